@@ -1,0 +1,41 @@
+"""The model card that goes with each kept model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transenc import __version__
+from transenc.config import Settings
+from transenc.models.intake import Plm
+
+
+def model_card(family: str, plm: Plm, settings: Settings, chosen: dict[str, Any], metric: str) -> str:
+    """Return a card with front matter that model hubs read; it repeats only what the run recorded."""
+    pipeline = "sentence-similarity" if family == "bi" else "text-ranking"
+    hub = plm.revision is not None
+    front = ["---", "library_name: sentence-transformers", f"pipeline_tag: {pipeline}"]
+    front += [f"base_model: {plm.name}"] if hub else []
+    front += ["tags:", "- sentence-transformers", "- transenc", "- trans-encoder", "---", ""]
+    kind = "bi-encoder: one unit vector a sentence, cosine as the score" if family == "bi" else (
+        "cross-encoder: one logit a pair; apply a sigmoid (it was trained with binary cross-entropy on soft labels)"
+    )
+    source = settings.task or settings.pairs or settings.corpus
+    body = [
+        f"# {plm.name.rstrip('/').rpartition('/')[2]}, {family}-encoder by transenc {__version__}",
+        "",
+        f"A {kind}. Made without labels by Trans-Encoder distillation (Liu et al., ICLR 2022), recipe "
+        f"`{settings.recipe}`, {settings.cycles} cycles on `{source}`"
+        f"{' (inductive)' if settings.inductive else ''}, seed {settings.seed}.",
+        "",
+        f"Kept: `{chosen['model']}`"
+        + (
+            f", development {metric} {100 * chosen['dev']:.2f}. Labelled development pairs selected it; none trained it."
+            if chosen["dev"] is not None
+            else ", the last cycle: no labelled data was used at all."
+        ),
+    ]
+    if plm.note:
+        body += ["", f"Start: {plm.note}."]
+    if chosen["cycle"] == 0:
+        body += ["", "No cycle beat the start on development data, so this is the start itself."]
+    return "\n".join(front + body) + "\n"

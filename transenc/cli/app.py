@@ -1,0 +1,80 @@
+"""The command line and its one error boundary."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import typer
+
+from transenc.cli import backends, cycle, distill, evaluate, export, label, prime
+from transenc.errors import TransencError
+
+app = typer.Typer(
+    name="transenc",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Turn a pretrained language model and unlabelled sentences into a bi-encoder and a cross-encoder.",
+)
+app.command("cycle")(cycle.cycle)
+app.command("prime")(prime.prime)
+app.command("label")(label.label)
+app.command("distill")(distill.distill)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(export.app, name="export")
+app.command("backends")(backends.backends)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from transenc import __version__
+        from transenc.cli.console import out
+
+        out(f"transenc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Turn a pretrained language model and unlabelled sentences into a bi-encoder and a cross-encoder."""
+    if debug:
+        os.environ["TRANSENC_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line on stderr and its documented exit code."""
+    # The tokenizer's thread pool is not used around forks here; this only silences its warning about them.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app()
+    except TransencError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); point stdout away so that the exit flush stays quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except KeyboardInterrupt:
+        _fail("Stopped.", 130)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        _fail(f"{error.strerror or error}{where}. Mend that and run the same command again.", 4)
+    except MemoryError:
+        _fail("Out of memory. Lower batch sizes or max_pairs and run the same command again.", 4)
+    except Exception as error:
+        name = type(error).__name__
+        if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
+            _fail("Out of memory. Lower batch sizes and run the same command again.", 4)
+        if name == "SafetensorError" and "os error" in str(error):
+            _fail(f"{error}. Mend that and run the same command again.", 4)
+        _fail(f"internal error, please report it: {name}: {error} (--debug shows where)", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    if os.environ.get("TRANSENC_DEBUG"):
+        traceback.print_exc()
+    sys.stderr.write(f"transenc: {message}\n")
+    sys.exit(code)

@@ -1,0 +1,46 @@
+"""`transenc backends`: what can be named, and with which options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transenc.cli import options
+
+
+def backends(json_: options.Json = False) -> None:
+    """List samplers, families, embedded PLMs, objectives, recipes and tasks, with their options."""
+    import dataclasses
+
+    from transenc import config, registry, tasks
+    from transenc.cli.console import out_json, wide_table
+    from transenc.errors import TransencError
+
+    rows: list[dict[str, Any]] = []
+    for name in registry.names(registry.SAMPLERS):
+        listed: dict[str, str] = {}
+        try:
+            fields = dataclasses.fields(registry.load(registry.SAMPLERS, name))
+            listed = {f.name: f"{f.default} ({f.metadata.get('help', f.type)})" for f in fields}
+        except TransencError as error:  # a broken plugin is shown, not fatal
+            listed = {"broken": str(error)}
+        rows.append({"kind": "sampler", "name": name, "options": listed})
+    rows += [{"kind": "family", "name": n, "options": {}} for n in registry.names(registry.FAMILIES)]
+    rows += [{"kind": "embedded PLM", "name": n, "options": {}} for n in registry.names(registry.PLMS)]
+    rows += [{"kind": "objective", "name": n, "options": {"": text}} for n, text in config.OBJECTIVES.items()]
+    rows += [{"kind": "recipe", "name": n, "options": {}} for n in config.recipes()]
+    rows += [{"kind": "task", "name": n, "options": {"": tasks.get(n).title}} for n in tasks.names()]
+    for row in rows:
+        group = {"sampler": registry.SAMPLERS, "family": registry.FAMILIES, "embedded PLM": registry.PLMS}
+        row["package"] = " ".join(registry.owner(group[row["kind"]], row["name"])) if row["kind"] in group else ""
+    if json_:
+        for row in rows:
+            out_json(row)
+        return
+
+    wide_table(
+        ["kind", "name", "options", "package"],
+        [
+            [r["kind"], r["name"], "\n".join(f"{k}={v}" if k else v for k, v in r["options"].items()), r["package"]]
+            for r in rows
+        ],
+    )

@@ -1,0 +1,136 @@
+"""The only place that prints: results to stdout, progress and notices to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transenc.cycle import Stage
+    from transenc.progress import Progress
+
+PLAIN_SECONDS = 10.0
+
+
+def out(text: str) -> None:
+    """Print a line of results."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def out_json(value: Any) -> None:
+    """Print one JSON object on one line."""
+    out(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def note(text: str) -> None:
+    """Print a line of notice."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+    """Print a table; the first column is text, the others are numbers."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    terminal = sys.stdout.isatty()
+    console = Console(file=sys.stdout, width=None if terminal else 160, highlight=False)
+    shown = Table(title=title, box=SIMPLE, title_justify="left", pad_edge=False)
+    for i, column in enumerate(columns):
+        shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+
+
+def wide_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of texts that wrap."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
+    shown = Table(*columns, box=SIMPLE, pad_edge=False)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown, markup=False)
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        note(prefix + record.getMessage())
+
+
+def log_to_stderr() -> None:
+    """Show the library's log as plain lines on stderr."""
+    logger = logging.getLogger("transenc")
+    if not any(isinstance(h, _Handler) for h in logger.handlers):
+        logger.addHandler(_Handler())
+        logger.setLevel(logging.INFO)
+
+
+class Reporter:
+    """Show how a run proceeds: a live bar on a terminal, elsewhere a plain line every few seconds."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.number = total, 0
+        self.began = self.last = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+        self._live = sys.stderr.isatty()
+
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        """Keep the bar on screen for the block."""
+        if not self._live:
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[facts]}"),
+        )
+        with Progress(*columns, console=Console(file=sys.stderr), transient=True) as self._bar:
+            yield
+
+    def stage(self, stage: Stage, what: str) -> None:
+        """Tell that a stage starts, finishes or was done before."""
+        if what in ("start", "done before"):
+            self.number += 1
+        self.began = self.last = time.monotonic()
+        if self._bar is not None:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+                self._task = None
+            if what == "start":
+                label = f"[{self.number}/{self.total}] {stage.name}"
+                self._task = self._bar.add_task(label, total=None, facts="")
+        elif what == "start":
+            note(f"[{self.number}/{self.total}] {stage.name}")
+
+    def progress(self, progress: Progress) -> None:
+        """Tell how far the current stage is."""
+        facts = "" if progress.loss is None else f"loss {progress.loss:.4f}"
+        if progress.metric is not None:
+            facts += f"  best dev {100 * progress.metric:.2f}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=progress.done, total=progress.total, facts=facts)
+            return
+        now = time.monotonic()
+        if self._bar is None and now - self.last >= PLAIN_SECONDS:
+            self.last = now
+            left = (now - self.began) / progress.done * (progress.total - progress.done)
+            note(f"    {progress.done:,}/{progress.total:,}  {facts}  about {left:.0f} s left")

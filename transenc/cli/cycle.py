@@ -1,0 +1,90 @@
+"""`transenc cycle`: the whole method in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from transenc.cli import options
+
+
+def cycle(
+    plm: Annotated[
+        list[str] | None,
+        typer.Option(help="Start: a hub name, a directory, or an embedded name such as minilm; repeat for several."),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Task whose pairs are used and whose tests are run.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="File of pairs to learn from, as they are.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="File of sentences to mine pairs from.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Named settings; default: self.")] = None,
+    cycles: Annotated[int | None, typer.Option(min=1, help="Rounds of bi -> cross -> bi.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Run directory; default: runs/<plm>-<task>.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    set_: options.Set = None,
+    select: Annotated[str | None, typer.Option(help="dev: the best on development data; last: the last cycle.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="How pairs are mined: NAME[:option=value,...].")] = None,
+    max_pairs: Annotated[int | None, typer.Option(min=1, help="Use a seeded sample of this many pairs.")] = None,
+    inductive: Annotated[
+        bool | None, typer.Option("--inductive/--transductive", help="Leave evaluation pairs out of the pool.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    device: options.Device = "auto",
+    data: options.Data = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    offline: options.Offline = False,
+    json_: options.Json = False,
+) -> None:
+    """Train a bi-encoder and a cross-encoder that teach each other, from a PLM and unlabelled text."""
+    from transenc import config as settings_module
+    from transenc import registry, tasks
+
+    flags: dict[str, Any] = {
+        "plm": plm or None,
+        "task": task,
+        "pairs": str(pairs) if pairs else None,
+        "corpus": str(corpus) if corpus else None,
+        "recipe": recipe,
+        "cycles": cycles,
+        "select": select,
+        "sampler": sampler,
+        "max_pairs": max_pairs,
+        "inductive": inductive,
+        "precision": precision,
+        "seed": seed,
+    }
+    given = {key: value for key, value in flags.items() if value is not None}
+    file = settings_module.load_file(config) if config else {}
+    user = settings_module.merge(file, given, settings_module.from_assignments(options.setting_list(set_)))
+    if not user.get("plm"):
+        embedded = ", ".join(registry.names(registry.PLMS))
+        raise settings_module.ConfigError(f"Name a start: --plm NAME (a hub name, a directory, or: {embedded}).")
+    if not any(user.get(key) for key in ("task", "pairs", "corpus")):
+        user["task"] = "sts"
+    name = user.get("task")
+    metric = tasks.get(str(name)).metric if name else None
+    layers = settings_module.recipe_layers(str(user.get("recipe", "self")), task=name, metric=metric)
+    settings = settings_module.build(settings_module.merge(*layers, user))
+
+    from transenc.cli.console import log_to_stderr
+    from transenc.interrupt import stop_on_signals
+    from transenc.session import Session
+
+    log_to_stderr()
+    with stop_on_signals() as stop:
+        session = Session.open(
+            settings, root=run, data=data, device=device, offline=offline, stop=stop, dry_run=dry_run
+        )
+        from transenc.cli.results import show_outcome, show_plan
+
+        if dry_run:
+            show_plan(session, as_json=json_)
+            return
+        from transenc.cli.console import Reporter
+
+        reporter = Reporter(len(session.stages))
+        with reporter.showing():
+            outcome = session.run(on_stage=reporter.stage, report=reporter.progress)
+        show_outcome(session, outcome, as_json=json_)

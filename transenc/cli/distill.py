@@ -1,0 +1,56 @@
+"""`transenc distill`: train one student on scored pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transenc.cli import options
+
+
+def distill(
+    pairs: Annotated[Path, typer.Option(help="File with sentence1, sentence2, score.")],
+    family: Annotated[str, typer.Option(help="Family of the student: bi or cross.")],
+    start: Annotated[str, typer.Option(help="Initial weights: a PLM or a model, as in --plm.")],
+    out: Annotated[Path, typer.Option(help="Directory for the model; must not exist.")],
+    dev: Annotated[Path | None, typer.Option(help="Scored pairs that select the best checkpoint.")] = None,
+    score_range: options.ScoreRange = None,
+    asymmetric: Annotated[bool, typer.Option("--asymmetric", help="(a, b) and (b, a) mean different things.")] = False,
+    pooling: Annotated[str, typer.Option(help="cls, mean, or auto: the start's own, else cls.")] = "auto",
+    set_: options.Set = None,
+    skip_bad: options.SkipBad = None,
+    seed: options.Seed = 1,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    offline: options.Offline = False,
+) -> None:
+    """Distil the scores of pairs, silver or gold, into a bi-encoder or a cross-encoder."""
+    from transenc import config, registry
+    from transenc.cli.console import Reporter, log_to_stderr, out as show
+    from transenc.interrupt import stop_on_signals
+    from transenc.readers import SkipBad, read_pairs
+
+    registry.find(registry.FAMILIES, family)
+    values = config.merge(
+        {"plm": [start], "pooling": pooling, "seed": seed, "precision": precision},
+        config.from_assignments(options.setting_list(set_)),
+    )
+    settings = config.build(values)
+    skip = SkipBad.parse(skip_bad) if skip_bad else None
+    silver = read_pairs(pairs, scores="required", score_range=score_range, skip_bad=skip)
+    gold = read_pairs(dev, scores="required", score_range=score_range) if dev else None
+    log_to_stderr()
+    with stop_on_signals() as stop:
+        from transenc.single_stages import distill_to
+
+        reporter = Reporter(1)
+        with reporter.showing():
+            fitted = distill_to(
+                settings, family, silver, gold, out,
+                symmetric=not asymmetric, device=device, offline=offline, stop=stop, report=reporter.progress,
+            )  # fmt: skip
+    best = "" if fitted.best is None else f", best dev Spearman {100 * fitted.best:.2f} at step {fitted.best_step}"
+    show(f"{out}: {family}-encoder from {len(silver):,} pairs, last mean loss {fitted.losses[-1][1]:.4f}{best}")
+    show(f"Next: transenc evaluate demo --model {out}")

@@ -1,0 +1,104 @@
+"""`transenc evaluate`: compare scorers with people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from transenc.cli import options
+
+if TYPE_CHECKING:
+    from transenc.evaluation import Result
+    from transenc.pairs import Pairs
+
+
+def evaluate(
+    task: Annotated[str, typer.Argument(metavar="TASK_OR_FILE", help="A task (sts, mrpc, demo, ...) or a scored file.")],
+    model: Annotated[
+        list[str] | None, typer.Option(help="Directory, hub name, engine or minilm; repeat: their ensemble is shown too.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run whose best models are evaluated; default: the newest.")] = None,
+    data: options.Data = None,
+    metric: Annotated[str | None, typer.Option(help="spearman, pearson, auc or average_precision.")] = None,
+    score_range: options.ScoreRange = None,
+    json_: options.Json = False,
+    fail_under: Annotated[
+        float | None, typer.Option(help="Exit 9 if any model's value (the average of several sets) is below this.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for result files in MTEB's shape.")] = None,
+    skip_bad: options.SkipBad = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    offline: options.Offline = False,
+) -> None:
+    """Evaluate models on a task or on one's own scored pairs, with 95% bootstrap intervals."""
+    import dataclasses
+
+    from transenc.cli.console import log_to_stderr, note, out as show, out_json
+    from transenc.errors import BelowThresholdError, ConfigError
+    from transenc.evaluation import ensemble, measure, score_sets, write_mteb
+    from transenc.metrics import METRICS
+    from transenc.models.loading import load_scorer
+    from transenc.runs import models_of
+
+    log_to_stderr()
+    sets, default_metric = _sets(task, data, score_range, skip_bad, offline=offline)
+    chosen = metric or default_metric
+    if chosen not in METRICS:
+        raise ConfigError(f"--metric is one of {', '.join(METRICS)}, not '{chosen}'.")
+    if model and run:
+        raise ConfigError("Give either --model or --run, not both.")
+    names = list(model) if model else [str(path) for path in models_of(run, say=note)]
+    results: list[Result] = []
+    columns = []
+    for name in names:
+        scorer = load_scorer(name, device=device, precision=precision, offline=offline)
+        columns.append(score_sets(scorer, sets))
+        results += measure(name, scorer.family, sets, columns[-1], chosen, group=task)
+        del scorer
+    if model and len(names) > 1:
+        results += measure(" + ".join(names), "ensemble", sets, ensemble(columns), chosen, group=task)
+    if json_:
+        for result in results:
+            out_json(dataclasses.asdict(result))
+    else:
+        _show(results)
+    if out is not None:
+        for name in dict.fromkeys(r.model for r in results):
+            folder = write_mteb([r for r in results if r.model == name], name, "local", out)
+            note(f"written: {folder}")
+    if fail_under is not None:
+        finals = {r.model: r for r in results}  # a model's last result is its average, or its only set
+        low = [r for r in finals.values() if r.value < fail_under]
+        if low:
+            raise BelowThresholdError(
+                "; ".join(f"{r.model}: {r.task} {r.metric} {r.value:.4f} is below {fail_under:g}" for r in low)
+            )
+    if not json_:
+        show(f"{chosen}, times 100; intervals: 95% percentile bootstrap over pairs")
+
+
+def _sets(
+    task: str, data: Path | None, score_range: tuple[float, float] | None, skip_bad: str | None, *, offline: bool
+) -> tuple[dict[str, Pairs], str]:
+    from transenc import tasks
+    from transenc.readers import SkipBad, read_pairs
+
+    path = Path(task)
+    if task not in tasks.names() and (path.suffix or path.exists()):
+        skip = SkipBad.parse(skip_bad) if skip_bad else None
+        return {path.name: read_pairs(path, scores="required", score_range=score_range, skip_bad=skip)}, "spearman"
+    found = tasks.get(task)
+    return dict(tasks.tests(found, data, offline=offline)), found.metric
+
+
+def _show(results: list[Result]) -> None:
+    from transenc.cli.console import table
+
+    rows = []
+    for r in results:
+        interval = "" if r.low is None or r.high is None else f"{100 * r.low:.2f} to {100 * r.high:.2f}"
+        rows.append([r.model, r.family, r.task, f"{100 * r.value:.2f}", interval, f"{r.n:,}"])
+    table(["model", "family", "task", results[0].metric, "95% interval", "pairs"], rows)

@@ -1,0 +1,105 @@
+"""`transenc label`: score pairs with one or several teachers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from transenc.cli import options
+
+
+def label(
+    teacher: Annotated[
+        list[str], typer.Option(help="Scorer: a directory, a hub name, an exported engine, minilm; repeat for several.")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write: .tsv, .jsonl or .parquet.")],
+    pairs: Annotated[Path | None, typer.Option(help="File of pairs.")] = None,
+    corpus: Annotated[list[Path] | None, typer.Option(help="File of sentences to mine pairs from; repeat.")] = None,
+    sampler: Annotated[str, typer.Option(help="How pairs are mined: NAME[:option=value,...].")] = "bm25",
+    encoder: Annotated[
+        str | None, typer.Option(help="Model that embeds sentences for semantic samplers; default: the first teacher.")
+    ] = None,
+    max_pairs: Annotated[int | None, typer.Option(min=1, help="Keep a seeded sample of the mined pairs.")] = None,
+    combine: Annotated[str, typer.Option(help="mean or rank-mean of several teachers.")] = "mean",
+    shard: Annotated[int, typer.Option(min=1, help="Pairs between two checkpoints.")] = 50_000,
+    skip_bad: options.SkipBad = None,
+    seed: options.Seed = 1,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    offline: options.Offline = False,
+) -> None:
+    """Label given or mined pairs with the scores of one or several models, mapped to [0, 1]."""
+    from transenc import registry
+    from transenc.cli.console import Reporter, log_to_stderr, note, out as show
+    from transenc.errors import ConfigError
+    from transenc.interrupt import stop_on_signals
+    from transenc.models.loading import load_scorer
+    from transenc.readers import SUFFIXES_OUT, SkipBad, read_pairs, read_sentences, write_pairs
+    from transenc.scorer import COMBINE, to_labels
+    from transenc.single import output_file
+    from transenc.stages.label import score_pairs
+    from transenc.store import fingerprint
+
+    if (pairs is None) == (not corpus):
+        raise ConfigError("Give either --pairs FILE, or --corpus FILE with a --sampler.")
+    if combine not in COMBINE:
+        raise ConfigError(f"--combine is one of {', '.join(COMBINE)}, not '{combine}'.")
+    if out.suffix not in SUFFIXES_OUT:
+        raise ConfigError(f"--out must end in one of {', '.join(SUFFIXES_OUT)}, not '{out.name}'.")
+    log_to_stderr()
+    loaded: dict[str, Any] = {}
+
+    def scorer_of(name: str) -> Any:
+        # One model in memory at a time.
+        if name not in loaded:
+            loaded.clear()
+            loaded[name] = load_scorer(name, device=device, precision=precision, offline=offline)
+        return loaded[name]
+
+    skip = SkipBad.parse(skip_bad) if skip_bad else None
+    if pairs is not None:
+        found = read_pairs(pairs, scores="ignored", skip_bad=skip)
+    else:
+        from transenc.samplers import mine
+
+        backend = registry.create(registry.SAMPLERS, sampler)
+        encode = None
+        if getattr(backend, "needs_encoder", False):
+            encode = getattr(scorer_of(encoder or teacher[0]), "encode", None)
+        found = mine(
+            backend, read_sentences(list(corpus or []), skip_bad=skip), seed=seed, encode=encode, max_pairs=max_pairs
+        )
+        note(f"{len(found):,} pairs mined by {sampler}")
+    with stop_on_signals() as stop:
+        columns = []
+        reporter = Reporter(len(teacher))
+        with output_file(out) as store, reporter.showing():
+            for number, name in enumerate(teacher, start=1):
+                # Keyed by content, so that work on other pairs is never taken for this.
+                identity = fingerprint({"teacher": name, "pairs": _digest(found), "precision": precision})
+                columns.append(
+                    score_pairs(
+                        scorer_of(name),
+                        found,
+                        shard=shard,
+                        checkpoints=store.checkpoints(f"teacher-{number}", identity),
+                        stop=stop,
+                        report=reporter.progress,
+                        stage=name,
+                    )
+                )
+            labels = to_labels(COMBINE[combine](columns))
+            write_pairs(found.with_scores(labels.values), out)
+    show(
+        f"{out}: {len(found):,} pairs over {len(found.sentences):,} sentences, mean {labels.values.mean():.3f}, "
+        f"{labels.clipped:,} scores changed by '{labels.rule}'"
+    )
+    show(f"Next: transenc distill --pairs {out} --family cross --start PLM --out DIR")
+
+
+def _digest(pairs: Any) -> str:
+    from transenc.store import fingerprint
+
+    return fingerprint([list(pairs.sentences), pairs.left.tolist(), pairs.right.tolist()])

@@ -1,0 +1,32 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
+Precision = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the hardware is fast at it.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Make no network connection.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Directory with the tasks' files; else TRANSENC_DATA, else the hub.")
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting, as key=value; repeat.", metavar="KEY=VALUE")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
+ScoreRange = Annotated[
+    tuple[float, float] | None, typer.Option(help="Lowest and highest gold score, mapped to [0, 1].")
+]
+SkipBad = Annotated[
+    str | None, typer.Option(help="Skip up to this many bad rows (5, or 2%) instead of stopping at the first.")
+]
+Runs = Path("runs")
+
+
+def setting_list(given: list[str] | None) -> list[str]:
+    """Return the --set values, none given being an empty list."""
+    return list(given or [])

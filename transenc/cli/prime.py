@@ -1,0 +1,50 @@
+"""`transenc prime`: contrastive priming of a PLM on plain sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transenc.cli import options
+
+
+def prime(
+    plm: Annotated[str, typer.Option(help="Start: a hub name, a directory or an embedded name.")],
+    corpus: Annotated[list[Path], typer.Option(help="File of sentences; repeat for several.")],
+    out: Annotated[Path, typer.Option(help="Directory for the bi-encoder; must not exist.")],
+    method: Annotated[str, typer.Option(help="simcse or mirror.")] = "simcse",
+    pooling: Annotated[str, typer.Option(help="cls, mean, or auto: the start's own, else cls.")] = "auto",
+    set_: options.Set = None,
+    skip_bad: options.SkipBad = None,
+    seed: options.Seed = 1,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    offline: options.Offline = False,
+) -> None:
+    """Prime a bi-encoder: two dropout views of a sentence are pulled together, other sentences pushed away."""
+    from transenc import config
+    from transenc.cli.console import Reporter, log_to_stderr, out as show
+    from transenc.interrupt import stop_on_signals
+    from transenc.readers import SkipBad, read_sentences
+
+    if method not in ("simcse", "mirror"):
+        raise config.ConfigError(f"No priming method '{method}'. There are: simcse, mirror.")
+    values = config.merge(
+        {"plm": [plm], "prime": {"method": method}, "pooling": pooling, "seed": seed, "precision": precision},
+        config.from_assignments(options.setting_list(set_)),
+    )
+    settings = config.build(values)
+    sentences = read_sentences(corpus, skip_bad=SkipBad.parse(skip_bad) if skip_bad else None)
+    log_to_stderr()
+    with stop_on_signals() as stop:
+        from transenc.single_stages import prime_to
+
+        reporter = Reporter(1)
+        with reporter.showing():
+            fitted = prime_to(
+                settings, sentences, out, device=device, offline=offline, stop=stop, report=reporter.progress
+            )
+    show(f"{out}: primed on {len(sentences):,} sentences ({method}), last mean loss {fitted.losses[-1][1]:.4f}")
+    show(f"Next: transenc evaluate demo --model {out}")

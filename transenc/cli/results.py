@@ -1,0 +1,120 @@
+"""Show a plan before a run and its results after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from transenc.cli.console import note, out, out_json, table
+
+if TYPE_CHECKING:
+    from transenc.session import Outcome, Row, Session
+
+METRIC_TITLES = {"spearman": "Spearman x 100", "auc": "ROC-AUC x 100"}
+
+
+def show_plan(session: Session, *, as_json: bool) -> None:
+    """Print the stages of a run, what they work on, and where."""
+    import math
+
+    n = len(session.inputs.pairs)
+    rows = []
+    for stage in session.stages:
+        what = ""
+        if stage.kind == "pairs":
+            what = f"{n:,} pairs, {len(session.inputs.pairs.sentences):,} sentences"
+        elif stage.kind in ("label", "silver"):
+            what = f"{n:,} pairs"
+        elif stage.kind == "distill":
+            both = stage.settings["both_orders"] and session.inputs.symmetric and stage.family != "bi"
+            examples = n * (2 if both else 1)
+            steps = math.ceil(examples / stage.settings["batch_size"]) * stage.settings["epochs"]
+            what = f"{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}"
+        elif stage.kind == "prime":
+            what = "as it is" if stage.settings["method"] == "none" else str(stage.settings["method"])
+        elif stage.kind == "evaluate":
+            what = f"{sum(len(p) for p in session.inputs.tests.values()):,} test pairs"
+        elif stage.kind == "select":
+            what = f"by {stage.settings['by']}"
+        rows.append([stage.name, stage.kind, what])
+    if as_json:
+        for stage, row in zip(session.stages, rows, strict=True):
+            out_json({"stage": stage.name, "kind": stage.kind, "what": row[2], "needs": list(stage.needs)})
+        return
+    table(["stage", "kind", "what"], rows, title=f"Plan of {session.root}")
+    for line in session.notes:
+        note(line)
+
+
+def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
+    """Print the table start -> each cycle, the best models, what was gained, and the next commands."""
+    if as_json:
+        for row in outcome.rows:
+            out_json(
+                {
+                    "model": str(row.path), "student": row.student, "family": row.family, "cycle": row.cycle,
+                    "dev": row.dev, "tests": row.tests, "average": row.average, "metric": outcome.metric,
+                }
+            )  # fmt: skip
+        for best in outcome.best:
+            out_json(
+                {"best": str(best.path), "student": best.student, "family": best.family, "cycle": best.cycle}
+            )
+        return
+    many = len(session.students) > 1
+    names = list(outcome.rows[0].tests)
+    columns = ["model", *(["dev"] if outcome.rows[0].dev is not None else []), *names]
+    columns += ["average"] if len(names) > 1 else []
+    cells = [_cells(row, names, many=many) for row in outcome.rows]
+    out("")
+    table(columns, cells, title=f"{session.root}  ({METRIC_TITLES.get(outcome.metric, outcome.metric)})")
+    for line in session.notes:
+        out(f"  {line}")
+    out("")
+    for line in verdicts(outcome):
+        out(line)
+    out("")
+    bi = next(str(b.path) for b in outcome.best if b.family == "bi")
+    cross = next(str(b.path) for b in outcome.best if b.family == "cross")
+    target = session.settings.task or "FILE.tsv"
+    out("Next:")
+    out(f"  transenc evaluate {target} --model {bi} --model {cross}")
+    out(f"  transenc export onnx --model {bi} --out engine-bi")
+    out(f"  transenc label --pairs FILE.tsv --teacher {cross} --out scored.tsv")
+
+
+def _cells(row: Row, names: list[str], *, many: bool) -> list[str]:
+    label = f"{row.label}, {row.family}" + (f", {row.student}" if many else "")
+    values = [row.dev] if row.dev is not None else []
+    values += [row.tests[name] for name in names]
+    if len(names) > 1 and row.average is not None:
+        values.append(row.average)
+    return [label, *(f"{100 * value:.2f}" for value in values)]
+
+
+def verdicts(outcome: Outcome) -> list[str]:
+    """Say for each student and family which model was kept and whether it gained anything over the start."""
+    lines = []
+    starts = {row.student: row for row in outcome.rows if row.cycle == 0}
+    for best in outcome.best:
+        start = starts[best.student]
+        row = next(
+            r for r in outcome.rows
+            if r.student == best.student and r.family == best.family and r.cycle == best.cycle
+        )  # fmt: skip
+        origin = row.label
+        line = f"best {best.family}: {best.path}  ({origin}"
+        if outcome.selected_by == "dev" and best.dev is not None and start.dev is not None:
+            gain = 100 * (best.dev - start.dev)
+            if best.family == "bi" and best.cycle == 0:
+                line += "; no cycle beat the start on development data, so the start is kept)"
+            elif gain <= 0:
+                line += f"; {gain:+.2f} on dev: it does NOT beat the start, prefer the best bi-encoder)"
+            else:
+                line += f"; {gain:+.2f} on dev over the start"
+                if row.average is not None and start.average is not None:
+                    line += f", {100 * (row.average - start.average):+.2f} on test"
+                line += ")"
+        else:
+            line += "; the last cycle, chosen without labels)"
+        lines.append(line)
+    return lines

@@ -1,0 +1,235 @@
+"""Run settings: frozen, every field explained, unknown keys refused, from recipe, YAML file and flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from transenc.errors import ConfigError
+from transenc.registry import did_you_mean
+
+
+# Names and sources; the functions are in objectives.py, which needs torch.
+OBJECTIVES = {
+    "soft_bce": "binary cross-entropy of logits with soft labels (Trans-Encoder, section 2.2)",
+    "cosine_mse": "mean squared error of cosines with labels (Trans-Encoder, section 2.3)",
+}
+
+
+class Frozen(BaseModel):
+    """A settings group."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class FitSettings(Frozen):
+    """How one training runs."""
+
+    epochs: int = Field(1, ge=1, description="Passes over the examples.")
+    batch_size: int = Field(32, ge=1, description="Examples a step.")
+    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of AdamW.")
+    warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps in which the rate rises linearly.")
+    schedule: Literal["linear", "constant"] = Field("linear", description="The rate after warm-up.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW decay; biases and normalisations are spared.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    max_length: int = Field(64, ge=4, description="Tokens a text (or pair) is cut to, kept with the saved model.")
+    evaluate_every: int = Field(200, ge=1, description="Steps of an epoch between two development scores.")
+    drop_last: bool = Field(False, description="Leave out the last, smaller batch of an epoch.")
+
+
+class PrimeSettings(FitSettings):
+    """Contrastive priming: SimCSE (Gao et al. 2021) or Mirror-BERT (Liu et al. 2021)."""
+
+    method: Literal["auto", "none", "simcse", "mirror"] = Field(
+        "auto", description="auto: simcse, or none for a start that is tuned for similarity already."
+    )
+    batch_size: int = Field(64, ge=2, description="Sentences a step; each is the others' negative.")
+    learning_rate: float = Field(3e-5, gt=0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW decay.")
+    max_length: int = Field(32, ge=4, description="Tokens a sentence is cut to, kept with the saved model.")
+    temperature: float = Field(0.05, gt=0, description="Softmax temperature of the contrastive loss.")
+    dropout: float | None = Field(None, ge=0, lt=1, description="Dropout of the two views; null keeps the model's own.")
+    head: bool = Field(True, description="Train through a dense+tanh head that is dropped afterwards (SimCSE).")
+    span_mask: int = Field(0, ge=0, description="Length of the span masked in the second view (Mirror-BERT); 0 off.")
+    span_unit: Literal["char", "token"] = Field("char", description="What span_mask counts; char as published.")
+    max_sentences: int = Field(100_000, ge=2, description="At most this many sentences, a seeded sample.")
+    corpus: str | None = Field(None, description="Sentence file to prime on; null: the sentences of the pairs.")
+    drop_last: bool = Field(True, description="Leave out the last, smaller batch of an epoch.")
+
+
+class DistillSettings(FitSettings):
+    """One half-cycle's student."""
+
+    objective: str = Field("soft_bce", description="Loss between the student's outputs and the silver labels.")
+    start: Literal["base", "primed", "previous"] = Field(
+        "base", description="Initial weights: the PLM's, the primed bi-encoder's, or the current teacher's."
+    )
+    both_orders: bool = Field(True, description="Train on (a, b) and (b, a); never for an asymmetric task.")
+
+    @field_validator("objective")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in OBJECTIVES:
+            raise ValueError(f"no such objective.{did_you_mean(value, list(OBJECTIVES))} There are: {', '.join(OBJECTIVES)}")
+        return value
+
+
+class Distill(Frozen):
+    """The two half-cycles, with the values of Trans-Encoder's Table 16."""
+
+    cross: DistillSettings = DistillSettings(warmup=0.1)
+    bi: DistillSettings = DistillSettings(
+        objective="cosine_mse", start="primed", both_orders=False,
+        epochs=10, batch_size=128, learning_rate=5e-5, max_length=32,
+    )  # fmt: skip
+
+
+class LabelSettings(Frozen):
+    """How teachers' scores become silver labels."""
+
+    combine: Literal["mean", "rank-mean"] = Field("mean", description="How several teachers' scores are combined.")
+    shard: int = Field(50_000, ge=1, description="Pairs scored between two commits.")
+
+
+class Settings(Frozen):
+    """Everything that defines a run."""
+
+    plm: tuple[str, ...] = Field(min_length=1, description="Starts: hub name, directory or embedded name; one student each.")
+    task: str | None = Field(None, description="The task whose pairs are trained on and whose tests are run.")
+    pairs: str | None = Field(None, description="File of given pairs, instead of a task's.")
+    corpus: str | None = Field(None, description="File of sentences that pairs are mined from, instead of a task's.")
+    recipe: str = Field("self", description="Named settings shipped with transenc.")
+    cycles: int = Field(3, ge=1, le=100, description="Rounds of bi -> cross -> bi.")
+    select: Literal["dev", "last"] = Field("dev", description="Keep the best on development data, or the last cycle.")
+    inductive: bool = Field(False, description="Leave every evaluation pair out of the training pool.")
+    sampler: str = Field("bm25:k=3", description="How pairs are mined from sentences: name:option=value,...")
+    max_pairs: int | None = Field(None, ge=1, description="Train on a seeded sample of this many pairs.")
+    pooling: Literal["auto", "cls", "mean"] = Field("auto", description="auto: the start's own, else cls.")
+    seed: int = Field(1, ge=0, description="Seed of everything random.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware is fast at it.")
+    prime: PrimeSettings = PrimeSettings()
+    label: LabelSettings = LabelSettings()
+    distill: Distill = Distill()
+
+    @field_validator("plm", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 2e-5 as the number it looks like (YAML 1.1 wants 2.0e-5)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$|^[-+]?(\d+\.\d*|\.\d+)$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML to plain data; aliases are refused, so that a small file cannot grow without bound."""
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader)):
+            raise ConfigError(f"{where}: YAML aliases are not accepted.")
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{where}: not valid YAML: {reason}") from error
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested settings; later layers win, key by key."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = merged.get(key)
+            merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def from_assignments(assignments: list[str]) -> dict[str, Any]:
+    """Turn `distill.bi.epochs=2` strings into nested settings."""
+    nested: dict[str, Any] = {}
+    for item in assignments:
+        key, equals, value = item.partition("=")
+        if not equals or not all(key.split(".")):
+            raise ConfigError(f"--set takes key=value, such as distill.bi.epochs=2, not '{item}'.")
+        parsed: Any = parse_yaml(value, f"--set {key}")
+        for part in reversed(key.strip().replace("-", "_").split(".")):
+            parsed = {part: parsed}
+        nested = merge(nested, parsed)
+    return nested
+
+
+def recipes() -> list[str]:
+    """List the recipes shipped with transenc."""
+    folder = files("transenc") / "recipes"
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
+def recipe_layers(name: str, *, task: str | None, metric: str | None) -> list[dict[str, Any]]:
+    """Return a recipe's settings, then what it changes for a metric and for a task."""
+    if name not in recipes():
+        raise ConfigError(f"No recipe named '{name}'.{did_you_mean(name, recipes())} There are: {', '.join(recipes())}.")
+    text = (files("transenc") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    raw = parse_yaml(text, f"recipe {name}")
+    by_metric, by_task = raw.pop("for_metric", {}), raw.pop("for_task", {})
+    return [raw, by_metric.get(metric, {}), by_task.get(task, {})]
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """Read a settings file."""
+    try:
+        raw = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected settings as 'key: value' lines.")
+    return raw
+
+
+# What a priming method changes of the defaults, as published.
+METHODS: dict[str, dict[str, Any]] = {
+    "mirror": {
+        "temperature": 0.04, "batch_size": 200, "learning_rate": 2e-5, "weight_decay": 0.01, "schedule": "constant",
+        "max_length": 50, "head": False, "span_mask": 5, "max_sentences": 10_000,
+    },
+}  # fmt: skip
+
+
+def build(values: Mapping[str, Any]) -> Settings:
+    """Complete and validate settings; raise ConfigError naming the first wrong key and what would be right."""
+    # Nested groups are merged key by key over their defaults, so that one changed key does not reset its group.
+    defaults = {
+        "prime": PrimeSettings().model_dump(),
+        "label": LabelSettings().model_dump(),
+        "distill": Distill().model_dump(),
+    }
+    prime = values.get("prime")
+    method = prime.get("method") if isinstance(prime, Mapping) else None
+    try:
+        return Settings.model_validate(merge(defaults, {"prime": METHODS.get(str(method), {})}, values))
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        *groups, key = [str(p) for p in first["loc"]]
+        model: type[BaseModel] = Settings
+        for group in groups:
+            model = model.model_fields[group].annotation  # type: ignore[assignment]
+        known = list(model.model_fields)
+        return f"No setting named '{where}'.{did_you_mean(key, known)} There are: {', '.join(known)}.{more}"
+    return f"Setting '{where}' is {first.get('input')!r}: {first['msg']}.{more}"

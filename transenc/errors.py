@@ -1,0 +1,65 @@
+"""The errors a user can meet, each with its documented exit code (docs/exit-codes.md)."""
+
+from __future__ import annotations
+
+
+class TransencError(Exception):
+    """Tell the user in one line what is wrong, what exists and the next step."""
+
+    exit_code = 1
+
+
+class ConfigError(TransencError):
+    """A wrong option, setting or name, or a run resumed with other settings."""
+
+    exit_code = 2
+
+
+class DataError(TransencError):
+    """A file or row that cannot be used as it is; the message holds `file:line: reason`."""
+
+    exit_code = 3
+
+
+class MachineError(TransencError):
+    """The machine lacks something: a package, a device, disk space, a permission."""
+
+    exit_code = 4
+
+
+class LockedError(TransencError):
+    """Another process works in the same run directory."""
+
+    exit_code = 5
+
+
+class DamagedError(TransencError):
+    """A committed file is missing or differs from its manifest."""
+
+    exit_code = 6
+
+
+class RefusedError(TransencError):
+    """A file that could run code, or that leaves its directory, was refused unread."""
+
+    exit_code = 7
+
+
+class ParityError(TransencError):
+    """An exported engine disagrees with the model it was made from."""
+
+    exit_code = 8
+
+
+class BelowThresholdError(TransencError):
+    """A score lies below `--fail-under`."""
+
+    exit_code = 9
+
+
+class Interrupted(TransencError):
+    """A signal asked the run to stop; everything finished is kept and the same command continues."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum

@@ -1,0 +1,101 @@
+"""Measure scorers on scored pairs: averages of scores for ensembles, intervals by bootstrap, files as MTEB reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from transenc.metrics import METRICS, bootstrap
+from transenc.pairs import Pairs, Scores
+from transenc.scorer import Scorer, mean
+from transenc.store import write_file
+
+
+@dataclass(frozen=True)
+class Result:
+    """One scorer's value on one set: metric in [-1, 1] or [0, 1], its 95% interval, and the number of pairs.
+
+    low and high are None for an average over several sets.
+    """
+
+    model: str
+    family: str
+    task: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def measure(
+    model: str, family: str, sets: Mapping[str, Pairs], scores: Mapping[str, Scores], metric: str, *, group: str
+) -> list[Result]:
+    """Compare scores with gold on every set, and average the values over the sets when there are several.
+
+    group: the name of that average.
+    """
+    results = []
+    for name, gold in sets.items():
+        assert gold.scores is not None
+        value = float(METRICS[metric](scores[name], gold.scores))
+        low, high = bootstrap(METRICS[metric], scores[name], gold.scores)
+        results.append(Result(model, family, name, metric, value, low, high, len(gold)))
+    if len(results) > 1:
+        average = float(np.mean([r.value for r in results]))
+        total = sum(r.n for r in results)
+        results.append(Result(model, family, group, metric, average, None, None, total))
+    return results
+
+
+def score_sets(scorer: Scorer, sets: Mapping[str, Pairs]) -> dict[str, Scores]:
+    """Return a scorer's scores of every set."""
+    return {name: scorer.score(pairs) for name, pairs in sets.items()}
+
+
+def ensemble(columns: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
+    """Average the scores of several scorers, set by set; metrics are taken afterwards."""
+    return {name: mean([scores[name] for scores in columns]) for name in columns[0]}
+
+
+def write_mteb(results: Sequence[Result], model: str, revision: str, out: Path) -> Path:
+    """Write `<out>/<model>/<revision>/<Task>.json` and model_meta.json in MTEB's shape; return the directory.
+
+    main_score is the Spearman of cosines (or of a cross-encoder's probabilities), not times 100.
+    """
+    folder = out / model.strip("/").replace("/", "__") / revision
+    folder.mkdir(parents=True, exist_ok=True)
+    for result in results:
+        if result.low is None:
+            continue
+        key = "cosine_spearman" if result.metric == "spearman" else "max_auc"
+        entry = {
+            key: result.value,
+            "main_score": result.value,
+            "hf_subset": "default",
+            "languages": ["eng-Latn"],
+            "interval_95": [result.low, result.high],
+        }
+        name = MTEB_NAMES.get(result.task, result.task)
+        content = {
+            "dataset_revision": "local",
+            "task_name": name,
+            "mteb_version": None,
+            "scores": {"test": [entry]},
+            "evaluation_time": None,
+            "kg_co2_emissions": None,
+        }
+        write_file(folder / f"{name}.json", (json.dumps(content, indent=2) + "\n").encode())
+    meta = {"name": model, "revision": revision, "framework": ["PyTorch"], "similarity_fn_name": "cosine"}
+    write_file(folder / "model_meta.json", (json.dumps(meta, indent=2) + "\n").encode())
+    return folder
+
+
+MTEB_NAMES = {
+    "sts12": "STS12", "sts13": "STS13", "sts14": "STS14", "sts15": "STS15", "sts16": "STS16",
+    "stsb": "STSBenchmark", "sickr": "SICK-R",
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Engines: exported scorers, compared with the model they were made from."""

@@ -1,0 +1,109 @@
+"""The bi-encoder: one vector a sentence, cosine as the score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transenc.errors import ConfigError
+from transenc.models import layout
+from transenc.models.device import Compute
+from transenc.models.intake import describe
+from transenc.models.tokens import Tokens
+from transenc.models.transformer import Transformer, load_module, load_tokenizer, own_length, position_limit
+from transenc.pairs import Index, Pairs, Scores, cosines
+
+POOLINGS = ("cls", "mean")
+
+
+def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """Reduce (batch, sequence, dim) token states to (batch, dim), padding ignored."""
+    if pooling == "cls":
+        return states[:, 0]
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+@dataclass
+class BiEncoder:
+    """Encode sentences to unit vectors and score pairs by their cosine in [-1, 1]."""
+
+    transformer: Transformer
+    pooling: str
+    family: str = "bi"
+
+    @property
+    def module(self) -> nn.Module:
+        """Return the trainable module."""
+        return self.transformer.module
+
+    def _head(self, module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return pool(module(**batch).last_hidden_state, batch["attention_mask"], self.pooling)
+
+    def vectors(self, tokens: Tokens, index: Index) -> Tensor:
+        """Return (len(index), dim) pooled vectors with gradients, not normalised."""
+        return self.transformer.rows(self._head, tokens, index).float()
+
+    def encode(self, sentences: list[str]) -> npt.NDArray[np.float32]:
+        """Return (n, dim) float32 unit vectors."""
+        rows = self.transformer.infer(self._head, self.transformer.tokens(sentences))
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.asarray(rows / np.maximum(norms, 1e-12), np.float32)
+
+    def score(self, pairs: Pairs) -> Scores:
+        """Return the cosine of each pair; every distinct sentence is encoded once."""
+        used, inverse = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
+        vectors = self.encode([pairs.sentences[i] for i in used])
+        return cosines(vectors, inverse[: len(pairs)], inverse[len(pairs) :])
+
+    def prepare(self, pairs: Pairs) -> Tokens:
+        """Tokenise every distinct sentence once."""
+        return self.transformer.tokens(list(pairs.sentences))
+
+    def outputs(self, tokens: Tokens, pairs: Pairs, index: Index) -> Tensor:
+        """Return the (len(index),) cosines of the pairs at `index`, with gradients; both sides in one pass."""
+        vectors = self.vectors(tokens, np.concatenate([pairs.left[index], pairs.right[index]]))
+        left, right = vectors.chunk(2)
+        return F.cosine_similarity(left, right)
+
+    def save(self, path: Path, *, card: str = "") -> None:
+        """Write the directory that sentence-transformers and transformers load (docs/files.md)."""
+        layout.save_bi(self.transformer, self.pooling, path, card=card)
+
+
+class BiFamily:
+    """Build, train and load bi-encoders."""
+
+    name = "bi"
+    objective = "cosine_mse"
+
+    def create(
+        self, start: Path, *, compute: Compute, max_length: int | None, pooling: str | None = None
+    ) -> BiEncoder:
+        """Make a bi-encoder of a PLM's, or another bi-encoder's, weights.
+
+        max_length: tokens a sentence is cut to; None keeps the directory's own. pooling: None keeps its own, else cls.
+        """
+        found = describe(str(start), start)
+        pooling = pooling or found.pooling or "cls"
+        if pooling not in POOLINGS:
+            raise ConfigError(f"Pooling '{pooling}' is not one of {', '.join(POOLINGS)}.")
+        module = load_module(start, "AutoModel")
+        config: Any = module.config
+        length = own_length(start, config) if max_length is None else min(max_length, position_limit(config))
+        return BiEncoder(
+            Transformer(module.to(compute.device), load_tokenizer(start), length, compute), pooling
+        )
+
+    def load(self, path: Path, *, compute: Compute) -> BiEncoder:
+        """Load a saved bi-encoder; a bare PLM is pooled by its mean."""
+        found = describe(str(path), path)
+        return self.create(path, compute=compute, max_length=None, pooling=found.pooling or "mean")
+
+

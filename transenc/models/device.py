@@ -1,0 +1,55 @@
+"""Choose the device and the arithmetic, once, by rules that give the same answer on the same machine."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from transenc.errors import MachineError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how exactly to compute.
+
+    device: "cpu", "cuda", "cuda:1", ... precision: "fp32", or "bf16": bf16 arithmetic over fp32 weights in training.
+    """
+
+    device: str = "cpu"
+    precision: str = "fp32"
+
+    @classmethod
+    def choose(cls, device: str = "auto", precision: str = "auto") -> Compute:
+        """Resolve "auto": a CUDA device if there is one; bf16 where the hardware multiplies it fast."""
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+            reason = str(error).splitlines()[0]
+            raise MachineError(f"No device '{device}' here ({reason}). There is: {', '.join(have)}.") from error
+        if precision == "auto":
+            precision = "bf16" if _fast_bf16(device) else "fp32"
+        return cls(device, precision)
+
+    @property
+    def kind(self) -> str:
+        """Return "cpu" or "cuda"."""
+        return self.device.partition(":")[0]
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which a training forward runs."""
+        if self.precision == "bf16":
+            return torch.autocast(self.kind, dtype=torch.bfloat16)
+        return nullcontext()
+
+
+def _fast_bf16(device: str) -> bool:
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Without these instructions bf16 is emulated, some hundred times slower than fp32.
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))

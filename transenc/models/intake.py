@@ -1,0 +1,209 @@
+"""The one door for models from outside: a name becomes a checked local directory.
+
+Nothing is loaded before its files were looked at: no code of a model runs, pickles are refused by content.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transenc import registry
+from transenc.errors import ConfigError, DamagedError, DataError, MachineError, RefusedError
+
+logger = logging.getLogger(__name__)
+
+MODEL_TYPES = (
+    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet",
+    "roberta", "roberta-prelayernorm", "xlm-roberta",
+)  # fmt: skip
+# Keys that make a loader import or download code (docs/security.md); their presence is refused, not ignored.
+CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code", "model_file", "_attn_implementation_internal")
+LIMITS = {"hidden_size": 16384, "num_hidden_layers": 200, "vocab_size": 4_000_000, "intermediate_size": 131072}
+DOWNLOAD = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "1_Pooling/*", "tokenizer*"]
+
+
+@dataclass(frozen=True)
+class Plm:
+    """A pretrained model on disk.
+
+    name: what the user typed. tuned: trained for sentence similarity already, so priming is skipped by default.
+    pooling: how its sentence vectors are made, or None when it does not say. note: one line shown with its results.
+    """
+
+    name: str
+    path: Path
+    tuned: bool = False
+    pooling: str | None = None
+    revision: str | None = None
+    note: str = ""
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+def resolve(name: str, *, offline: bool = False) -> Plm:
+    """Find a PLM by local directory, embedded name or hub name, check it and return where it is."""
+    local = Path(name).expanduser()
+    if local.is_dir():
+        plm = describe(name, local)
+    elif name in registry.names(registry.PLMS):
+        plm = embedded(name)
+    elif local.exists():
+        raise ConfigError(f"{name} is a file; a model is a directory with config.json and model.safetensors.")
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ConfigError(f"{name} does not exist. Name a local directory, a hub model, or one of: {_embedded()}.")
+    else:
+        plm = from_hub(name, offline=offline)
+    check(plm.path)
+    return plm
+
+
+def _embedded() -> str:
+    return ", ".join(registry.names(registry.PLMS)) or "none installed"
+
+
+def embedded(name: str) -> Plm:
+    """Ask the package that carries an embedded PLM where its files are, and verify its weights by sha256."""
+    from transenc.store import hash_file
+
+    facts: dict[str, Any] = registry.load(registry.PLMS, name)()
+    path = Path(facts["path"])
+    for file, expected in facts["sha256"].items():
+        if not (path / file).is_file() or hash_file(path / file) != expected:
+            raise DamagedError(f"{path / file} is not the file that '{name}' was published with. Reinstall it.")
+    return Plm(
+        name, path, bool(facts["tuned"]), facts.get("pooling"), None, str(facts.get("card", "")), facts["sha256"]
+    )
+
+
+def describe(name: str, path: Path) -> Plm:
+    """Read from a directory whether it is a sentence encoder already, and how it pools."""
+    modules = path / "modules.json"
+    if not modules.is_file():
+        return Plm(name, path)
+    pooling = None
+    for module in _json(modules, list):
+        if str(module.get("type", "")).rpartition(".")[2] == "Pooling":
+            config = _json(path / _inside(path, str(module["path"])) / "config.json", dict)
+            pooling = _pooling_mode(config, path)
+    return Plm(name, path, tuned=True, pooling=pooling)
+
+
+def _pooling_mode(config: dict[str, Any], path: Path) -> str:
+    on = [key for key, value in config.items() if key.startswith("pooling_mode") and value is True]
+    if config.get("pooling_mode") in ("cls", "mean"):
+        return str(config["pooling_mode"])
+    for key, mode in (("pooling_mode_cls_token", "cls"), ("pooling_mode_mean_tokens", "mean")):
+        if on == [key]:
+            return mode
+    raise ConfigError(f"{path} pools by {', '.join(on) or 'nothing known'}; transenc supports cls and mean.")
+
+
+def from_hub(name: str, *, offline: bool) -> Plm:
+    """Download (or find in the cache) the safe files of a hub model."""
+    known = registry.names(registry.PLMS)
+    hint = f"{registry.did_you_mean(name, known)} Embedded: {_embedded()}; otherwise give a local directory."
+    offline = offline or os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "TRUE", "ON", "on", "yes")
+    from huggingface_hub import snapshot_download  # heavy, and only needed for hub names
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        path = Path(snapshot_download(name, allow_patterns=DOWNLOAD, local_files_only=offline))
+    except LocalEntryNotFoundError as error:
+        why = "it is not cached and --offline was given" if offline else "the hub cannot be reached"
+        raise MachineError(f"No model '{name}' here: {why}.{hint}") from error
+    except (HfHubHTTPError, ValueError) as error:
+        raise ConfigError(f"No model named '{name}' on the hub.{hint}") from error
+    except OSError as error:
+        raise MachineError(f"The hub cannot be reached for '{name}': {error}.{hint}") from error
+    plm = describe(name, path)
+    return Plm(name, path, plm.tuned, plm.pooling, revision=path.name)
+
+
+def _inside(base: Path, name: str) -> str:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise RefusedError(f"{base} names '{name}', which leaves its directory.")
+    return name
+
+
+def _json(path: Path, kind: type) -> Any:
+    if not path.is_file():
+        raise DataError(f"{path} is missing: the model directory is incomplete.")
+    if path.stat().st_size > 256 * 2**20:
+        raise RefusedError(f"{path} is larger than 256 MiB.")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(value, kind):
+        raise DataError(f"{path}: expected a JSON {'object' if kind is dict else 'list'}.")
+    return value
+
+
+def check(path: Path) -> None:
+    """Refuse a model directory that could run code, is incomplete, or is of an unknown architecture."""
+    config = _json(path / "config.json", dict)
+    for name in ("config.json", "tokenizer_config.json"):
+        if (path / name).is_file():
+            _refuse_code(_json(path / name, dict), path / name)
+    kind = config.get("model_type")
+    if kind not in MODEL_TYPES:
+        raise ConfigError(f"{path / 'config.json'}: model_type '{kind}' is not one of {', '.join(MODEL_TYPES)}.")
+    for key, limit in LIMITS.items():
+        value = config.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= limit:
+            raise DataError(f"{path / 'config.json'}: {key} is {value!r}; expected a whole number up to {limit}.")
+    weights = sorted(path.glob("*.safetensors"))
+    if not weights:
+        pickles = sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5"))
+        if pickles:
+            raise RefusedError(
+                f"{path} has only {pickles[0]}, a pickle that can run code. Convert it to model.safetensors first "
+                "(save_pretrained of a current transformers, on a machine that trusts it)."
+            )
+        raise DataError(f"{path} holds no weights: model.safetensors is missing.")
+    if (path / "model.safetensors.index.json").is_file():
+        for shard in _json(path / "model.safetensors.index.json", dict).get("weight_map", {}).values():
+            if not (path / _inside(path, str(shard))).is_file():
+                raise DataError(f"{path / str(shard)} is missing: the model directory is incomplete.")
+    for file in weights:
+        check_safetensors(file)
+
+
+def _refuse_code(value: Any, where: Path) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            code = key in CODE_KEYS and inner not in (None, False)
+            if code or (key.endswith("attn_implementation") and "/" in str(inner)):
+                raise RefusedError(f"{where} sets '{key}', which loads code. transenc runs no code of a model.")
+            _refuse_code(inner, where)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_code(inner, where)
+
+
+def check_safetensors(path: Path) -> None:
+    """Refuse a weights file whose content is not safetensors, whatever its name."""
+    if not path.resolve().is_file():
+        raise DataError(f"{path} is not a file.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else math.inf
+        if length > min(size - 8, 100 * 2**20):
+            pickle = head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+            if pickle:
+                raise RefusedError(f"{path} is a pickle named .safetensors; it can run code and is refused.")
+            raise DataError(f"{path} is not a safetensors file, or it is cut short.")
+        try:
+            header = json.loads(file.read(int(length)))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path} has a damaged header: {error}") from error
+    ends = [e["data_offsets"][1] for k, e in header.items() if k != "__metadata__"] if isinstance(header, dict) else []
+    if not ends or max(ends) + 8 + length != size:
+        raise DataError(f"{path} is cut short or has bytes left over; download it again.")

@@ -1,0 +1,50 @@
+"""Turn what the user names (a directory, a hub name, an engine, an embedded PLM) into a scorer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from transenc import registry
+from transenc.errors import ConfigError
+from transenc.scorer import Scorer
+
+ENGINE = "engine.json"
+
+
+def family_of(path: Path) -> str:
+    """Tell which family a checked model directory belongs to, from its files alone."""
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    declared = config.get("transenc_family")  # families of plugins name themselves
+    if declared:
+        return str(declared)
+    architectures = config.get("architectures") or [""]
+    return "cross" if str(architectures[0]).endswith("ForSequenceClassification") else "bi"
+
+
+def load_scorer(
+    name: str, *, device: str = "auto", precision: str = "auto", offline: bool = False
+) -> Scorer:
+    """Load a scorer by directory, hub name, exported engine or embedded name.
+
+    precision: "auto", "fp32" or "bf16"; an engine has its own. An engine is loaded without importing torch.
+    """
+    path = Path(name)
+    if (path / ENGINE).is_file():
+        from transenc.export.engine import load_engine
+
+        return load_engine(path, device=device)
+    from transenc.models.intake import resolve
+
+    plm = resolve(name, offline=offline)
+    from transenc.models.device import Compute
+
+    compute = Compute.choose(device, precision)
+    family = family_of(plm.path)
+    if family not in registry.names(registry.FAMILIES):
+        raise ConfigError(
+            f"{name} is of the family '{family}', which is not installed. "
+            f"Installed: {', '.join(registry.names(registry.FAMILIES))}."
+        )
+    scorer: Scorer = registry.load(registry.FAMILIES, family)().load(plm.path, compute=compute)
+    return scorer

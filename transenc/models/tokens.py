@@ -1,0 +1,94 @@
+"""Token sequences without padding, and how they are grouped into batches that waste little of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from transenc.pairs import Index
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Ints = npt.NDArray[np.int64]
+
+# Tokens a forward pass holds, padding included. On a CPU small batches stay in cache; a GPU wants to be filled.
+CPU_TOKENS = 2048
+GPU_TOKENS = 65536
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Hold n token sequences end to end: `ids[offsets[i]:offsets[i + 1]]` is sequence i, special tokens included."""
+
+    ids: npt.NDArray[np.int32]
+    types: npt.NDArray[np.int8]
+    offsets: Ints
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Ints:
+        """Return the (n,) token counts."""
+        return np.diff(self.offsets)
+
+
+def tokenize(
+    tokenizer: Tokenizer, texts: Sequence[str] | Sequence[tuple[str, str]], max_length: int, *, block: int = 8192
+) -> Tokens:
+    """Tokenise sentences, or pairs of them, cut to `max_length` tokens with the special ones (longest side first).
+
+    Work goes in blocks, since the tokenizer's own result objects are many times larger than the ids.
+    """
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    ids: list[npt.NDArray[np.int32]] = []
+    types: list[npt.NDArray[np.int8]] = []
+    lengths: list[int] = []
+    for start in range(0, len(texts), block):
+        for encoding in tokenizer.encode_batch(list(texts[start : start + block])):
+            ids.append(np.asarray(encoding.ids, np.int32))
+            types.append(np.asarray(encoding.type_ids, np.int8))
+            lengths.append(len(encoding.ids))
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    none: list[Any] = [np.zeros(0, np.int32)]
+    return Tokens(np.concatenate(none + ids), np.concatenate(none + types).astype(np.int8), offsets)
+
+
+def chunks(lengths: Ints, budget: int) -> list[Index]:
+    """Group sequences of similar length so that each group, padded, holds at most `budget` tokens.
+
+    Returns positions into `lengths`; every one occurs once. A sequence longer than the budget stands alone.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    groups: list[Index] = []
+    start = 0
+    while start < len(order):
+        # Sorted from the longest, the first of a group gives its padded width.
+        count = max(1, budget // max(1, int(lengths[order[start]])))
+        groups.append(order[start : start + count])
+        start += count
+    return groups
+
+
+def collate(tokens: Tokens, index: Index, *, pad_id: int, names: Sequence[str]) -> dict[str, Ints]:
+    """Pad the sequences at `index` into the (batch, longest) int64 arrays that the model's input names ask for."""
+    lengths = tokens.lengths[index]
+    width = int(lengths.max()) if len(index) else 0
+    shape = (len(index), width)
+    batch = {"input_ids": np.full(shape, pad_id, np.int64), "attention_mask": np.zeros(shape, np.int64)}
+    if "token_type_ids" in names:
+        batch["token_type_ids"] = np.zeros(shape, np.int64)
+    for row, (i, length) in enumerate(zip(index, lengths, strict=True)):
+        start = tokens.offsets[i]
+        batch["input_ids"][row, :length] = tokens.ids[start : start + length]
+        batch["attention_mask"][row, :length] = 1
+        if "token_type_ids" in batch:
+            batch["token_type_ids"][row, :length] = tokens.types[start : start + length]
+    return batch

@@ -1,0 +1,175 @@
+"""A transformer and its tokenizer, run over unpadded sequences in chunks of similar length.
+
+Training and scoring share `rows`, so what is trained is exactly what later scores.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from transenc.errors import ConfigError, DataError
+from transenc.models.device import Compute
+from transenc.models.tokens import CPU_TOKENS, GPU_TOKENS, Tokens, chunks, collate, tokenize
+from transenc.pairs import Index
+
+Head = Callable[[nn.Module, dict[str, Tensor]], Tensor]
+
+
+@dataclass
+class Transformer:
+    """Hold a Hugging Face module, its tokenizer and the length that texts are cut to, everywhere."""
+
+    module: nn.Module
+    tokenizer: Any
+    max_length: int
+    compute: Compute
+    _copy: nn.Module | None = field(default=None, repr=False)
+
+    def tokens(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Tokens:
+        """Tokenise sentences or pairs of sentences once."""
+        return tokenize(self.tokenizer.backend_tokenizer, texts, self.max_length)
+
+    @property
+    def budget(self) -> int:
+        """Return how many tokens one forward pass may hold."""
+        return CPU_TOKENS if self.compute.kind == "cpu" else GPU_TOKENS
+
+    def rows(self, head: Head, tokens: Tokens, index: Index, *, module: nn.Module | None = None) -> Tensor:
+        """Run the sequences at `index` and return one row each, in that order.
+
+        head: turns the module and a padded batch into (batch, ...) rows. The chunks share one autograd graph, so the
+        result equals that of one large padded batch, without most of its padding.
+        """
+        module = self.module if module is None else module
+        parts, order = [], []
+        for chunk in chunks(tokens.lengths[index], self.budget):
+            arrays = collate(
+                tokens, index[chunk], pad_id=self.pad_id, names=self.tokenizer.model_input_names
+            )
+            batch = {name: torch.from_numpy(a).to(self.compute.device) for name, a in arrays.items()}
+            parts.append(head(module, batch))
+            order.append(chunk)
+        back = np.argsort(np.concatenate(order), kind="stable")
+        return torch.cat(parts)[torch.from_numpy(back).to(self.compute.device)]
+
+    @property
+    def pad_id(self) -> int:
+        """Return the id that padding uses; the attention mask hides it."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+    def infer(self, head: Head, tokens: Tokens, *, block: int = 4096) -> np.ndarray[Any, Any]:
+        """Run every sequence without gradients or dropout and return float32 rows."""
+        module = self._scoring_module()
+        rows = []
+        with torch.inference_mode(), evaluating(module):
+            for start in range(0, len(tokens), block):
+                index = np.arange(start, min(start + block, len(tokens)))
+                rows.append(self.rows(head, tokens, index, module=module).float().cpu().numpy())
+        return np.concatenate(rows) if rows else np.zeros((0,), np.float32)
+
+    def _scoring_module(self) -> nn.Module:
+        if self.compute.precision == "fp32":
+            return self.module
+        if self._copy is None:  # one cast of the weights instead of one a batch, as autocast would do
+            self._copy = copy.deepcopy(self.module).to(torch.bfloat16)
+        return self._copy
+
+    def changed(self) -> None:
+        """Forget what was derived from the weights; call it after they changed."""
+        self._copy = None
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Switch dropout off for the block and restore the mode after it."""
+    was = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was)
+
+
+def load_tokenizer(path: Path) -> Any:
+    """Load a fast tokenizer from a checked local directory."""
+    from transformers import AutoTokenizer  # seconds to import
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise DataError(f"{path}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise ConfigError(f"{path} has no fast tokenizer (tokenizer.json); convert it with a current transformers.")
+    return tokenizer
+
+
+def load_module(path: Path, auto: str, **options: Any) -> nn.Module:
+    """Load fp32 weights through the transformers Auto class `auto` from a checked local directory."""
+    import transformers
+
+    try:
+        with quiet():
+            module = getattr(transformers, auto).from_pretrained(
+                path,
+                dtype=torch.float32,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                **options,
+            )
+    except Exception as error:
+        raise DataError(f"{path}: its model cannot be loaded: {_first_line(error)}") from error
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise DataError(f"{path}: the weight {name} holds NaN or infinity.")
+    return module.eval()  # type: ignore[no-any-return]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' bars and its report of newly made heads, which here are always intended."""
+    from transformers.utils import logging as hf_logging
+
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def position_limit(config: Any) -> int:
+    """Return how many tokens the model has positions for."""
+    positions = int(getattr(config, "max_position_embeddings", 512) or 512)
+    # The RoBERTa line counts positions from pad_token_id + 1.
+    offset = 2 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm") else 0
+    return positions - offset
+
+
+def own_length(path: Path, config: Any) -> int:
+    """Return the length a model directory was saved with, at most what it has positions for."""
+    import json
+
+    lengths = [position_limit(config)]
+    for file, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+        if (path / file).is_file():
+            value = json.loads((path / file).read_text(encoding="utf-8")).get(key)
+            if isinstance(value, int | float) and value > 0:
+                lengths.append(int(min(value, lengths[0])))
+    return min(lengths)

@@ -1,0 +1,40 @@
+"""Find finished runs and their best models, by files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from transenc.errors import ConfigError
+from transenc.store import verify
+
+RUNS = Path("runs")
+
+
+def newest_run(runs: Path = RUNS) -> Path | None:
+    """Return the run under `runs` whose best models were committed last, or None."""
+    found = [p for p in sorted(runs.glob("*")) if best_models(p)] if runs.is_dir() else []
+    return max(found, key=lambda p: (p / "best").stat().st_mtime_ns) if found else None
+
+
+def best_models(run: Path) -> list[Path]:
+    """List the best model directories of a finished run, bi-encoders first."""
+    return [p.parent for family in ("bi", "cross") for p in sorted((run / "best" / family).rglob("best.json"))]
+
+
+def models_of(run: Path | None, *, say: Callable[[str], None] = lambda text: None) -> list[Path]:
+    """Return the verified best models of `run`, or of the newest run under runs/, which `say` is told.
+
+    Raise ConfigError when there is none, and DamagedError when one does not match its manifest.
+    """
+    if run is None:
+        run = newest_run()
+        if run is None:
+            raise ConfigError("No finished run under runs/. Name a model with --model, or a run with --run.")
+        say(f"newest finished run: {run}")
+    models = best_models(run)
+    if not models:
+        raise ConfigError(f"{run} holds no finished run (no best/). Finish it with its cycle command, or name --model.")
+    for model in models:
+        verify(model)
+    return models

@@ -1,0 +1,178 @@
+"""Open a run directory for given settings, run its plan, and read back what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transenc.config import Settings
+from transenc.cycle import Stage, Student, plan, student_names
+from transenc.inputs import Inputs, find_plms, gather, students_of
+from transenc.interrupt import StopFlag
+from transenc.models.device import Compute
+from transenc.readers import read_sentences
+from transenc.runner import Runner, pairs_digest, plm_digest, record
+from transenc.runs import RUNS
+from transenc.stages.context import Context
+from transenc.store import Store
+from transenc.progress import Progress
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a run: its place, development score and test scores (Spearman or AUC, not times 100)."""
+
+    label: str
+    student: str
+    family: str
+    cycle: int
+    path: Path
+    dev: float | None
+    tests: dict[str, float]
+    average: float | None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The model kept for one student and family."""
+
+    student: str
+    family: str
+    path: Path
+    cycle: int
+    dev: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run holds."""
+
+    rows: list[Row]
+    best: list[Best]
+    metric: str
+    selected_by: str
+
+
+@dataclass
+class Session:
+    """A run that was checked and planned, ready to be carried out."""
+
+    settings: Settings
+    root: Path
+    inputs: Inputs
+    students: list[Student]
+    stages: list[Stage]
+    context: Context
+    runner: Runner
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(
+        cls,
+        settings: Settings,
+        *,
+        root: Path | None = None,
+        data: Path | None = None,
+        device: str = "auto",
+        offline: bool = False,
+        stop: StopFlag | None = None,
+        dry_run: bool = False,
+        checkpoint_every: int | None = None,
+    ) -> Session:
+        """Check the settings, find the starts, read the data and plan; nothing is written."""
+        compute = Compute.choose(device, settings.precision)
+        root = root or default_root(settings)
+        plms = find_plms(settings, offline=offline)
+        students = students_of(settings, plms)
+        inputs = gather(settings, data=data, offline=offline, plm=plms[0], compute=compute)
+        sentences = read_sentences([Path(settings.prime.corpus)]) if settings.prime.corpus else None
+        by_dev = settings.select == "dev" and inputs.dev is not None
+        stages = plan(settings, students, tests=bool(inputs.tests), dev=by_dev)
+        context = Context(
+            store=Store(root),
+            settings=settings,
+            compute=compute,
+            plms={student.name: plm for student, plm in zip(students, plms, strict=True)},
+            dev=inputs.dev,
+            tests=inputs.tests,
+            metric=inputs.metric,
+            symmetric=inputs.symmetric,
+            stop=stop or StopFlag(),
+            checkpoint_every=checkpoint_every,
+        )
+        dev = pairs_digest(inputs.dev) if by_dev else None
+        digests: dict[str, Any] = {
+            "pairs": pairs_digest(inputs.pairs),
+            "prime": {"dev": dev, "sentences": sentences, "metric": inputs.metric},
+            "distill": {"dev": dev, "symmetric": inputs.symmetric, "metric": inputs.metric},
+            "evaluate": {name: pairs_digest(gold) for name, gold in inputs.tests.items()},
+        }
+        digests.update(
+            {f"plm:{s.name}": plm_digest(p.path) for s, p in zip(students, plms, strict=True)} if not dry_run else {}
+        )
+        runner = Runner(context, inputs.pairs, digests, sentences)
+        notes = list(inputs.said)
+        if settings.select == "dev" and inputs.dev is None:
+            notes.append("no development data: the last cycle is kept (--select last)")
+        elif by_dev:
+            notes.append(f"{len(inputs.dev or ()):,} labelled development pairs select checkpoints and cycles")
+        notes += [f"{name}: {plm.note}" for name, plm in context.plms.items() if plm.note]
+        return cls(settings, root, inputs, students, stages, context, runner, notes)
+
+    def run(
+        self,
+        *,
+        on_stage: Callable[[Stage, str], None] = lambda stage, what: None,
+        report: Callable[[Progress], None] = lambda progress: None,
+    ) -> Outcome:
+        """Carry out the plan; the same call on the same directory continues it."""
+        self.context.report = report
+        self.runner.on_stage = on_stage
+        with self.context.store.lock():
+            record(self.context)
+            self.runner.run(self.stages)
+            return self.outcome()
+
+    def outcome(self) -> Outcome:
+        """Read the results of a finished run."""
+        rows, best = [], []
+        tested = {s.needs[0]: s.name for s in self.stages if s.kind == "evaluate"}
+        for stage in self.stages:
+            if stage.kind not in ("prime", "distill"):
+                continue
+            facts = self.runner.info(stage.name, stage.kind)
+            results = self.runner.info(tested[stage.name], "evaluate") if stage.name in tested else {}
+            label = f"cycle {stage.cycle}" if stage.cycle else start_label(str(facts.get("method")))
+            rows.append(
+                Row(
+                    label,
+                    str(stage.student),
+                    str(stage.family),
+                    stage.cycle,
+                    self.context.store.path(stage.name),
+                    facts["dev"],
+                    results.get("tests", {}),
+                    results.get("average"),
+                )
+            )
+        for stage in self.stages:
+            if stage.kind == "best":
+                facts = self.runner.info(stage.name, "best")
+                path = self.context.store.path(stage.name)
+                best.append(Best(str(stage.student), str(stage.family), path, facts["cycle"], facts["dev"]))
+        by = self.runner.info("select", "select")["by"]
+        return Outcome(rows, best, self.context.metric, by)
+
+
+def start_label(method: str) -> str:
+    """Name a run's first row."""
+    return "start" if method == "none" else f"primed ({method})"
+
+
+def default_root(settings: Settings) -> Path:
+    """Return runs/<plm>[+<plm>...]-<task, or the name of the pairs' or corpus' file>."""
+    source = settings.pairs or settings.corpus
+    what = settings.task or (Path(source).name.partition(".")[0] if source else "run")
+    return RUNS / f"{'+'.join(student_names(settings.plm))}-{what}"

@@ -1,0 +1,104 @@
+"""`prime` and `distill` on explicit paths: load, call the stage function, save, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from transenc.config import Settings
+from transenc.interrupt import StopFlag
+from transenc.metrics import METRICS
+from transenc.models.device import Compute
+from transenc.models.intake import resolve
+from transenc.pairs import Pairs
+from transenc.progress import Progress
+from transenc.runner import pairs_digest, plm_digest
+from transenc.seeds import derive
+from transenc.single import output_directory
+from transenc.stages.context import family as find_family
+from transenc.stages.distill import distill_model
+from transenc.stages.prime import prime_model, save_history
+from transenc.training import Fit, Fitted
+
+Report = Callable[[Progress], None]
+
+
+def _pooling(settings: Settings, own: str | None) -> str | None:
+    return own if settings.pooling == "auto" else settings.pooling
+
+
+def prime_to(
+    settings: Settings,
+    sentences: Sequence[str],
+    out: Path,
+    *,
+    device: str = "auto",
+    offline: bool = False,
+    stop: StopFlag | None = None,
+    report: Report = lambda progress: None,
+) -> Fitted:
+    """Prime `settings.plm[0]` on sentences and write the bi-encoder directory `out`."""
+    compute = Compute.choose(device, settings.precision)
+    plm = resolve(settings.plm[0], offline=offline)
+    identity = {
+        "prime": settings.prime.model_dump(), "pooling": settings.pooling, "seed": settings.seed,
+        "precision": compute.precision, "plm": plm_digest(plm.path), "sentences": list(sentences),
+    }  # fmt: skip
+    fitted = Fitted()
+    with output_directory(out, identity) as (work, checkpoints):
+        encoder = find_family("bi").create(
+            plm.path,
+            compute=compute,
+            max_length=settings.prime.max_length,
+            pooling=_pooling(settings, plm.pooling),
+        )
+        run = Fit(settings.prime, compute, settings.seed, "prime", checkpoints=checkpoints, report=report)
+        run.stop, run.changed = stop or StopFlag(), encoder.transformer.changed
+        fitted = prime_model(encoder, sentences, settings.prime, run)
+        encoder.save(work)
+        save_history(work, fitted)
+    return fitted
+
+
+def distill_to(
+    settings: Settings,
+    family: str,
+    pairs: Pairs,
+    dev: Pairs | None,
+    out: Path,
+    *,
+    symmetric: bool = True,
+    device: str = "auto",
+    offline: bool = False,
+    stop: StopFlag | None = None,
+    report: Report = lambda progress: None,
+) -> Fitted:
+    """Train a student of `family`, begun from `settings.plm[0]`, on scored pairs and write the directory `out`."""
+    compute = Compute.choose(device, settings.precision)
+    plm = resolve(settings.plm[0], offline=offline)
+    chosen = getattr(settings.distill, family)
+    identity = {
+        "family": family, "distill": chosen.model_dump(), "pooling": settings.pooling, "seed": settings.seed,
+        "precision": compute.precision, "plm": plm_digest(plm.path), "pairs": pairs_digest(pairs),
+        "dev": pairs_digest(dev), "symmetric": symmetric,
+    }  # fmt: skip
+    fitted = Fitted()
+    with output_directory(out, identity) as (work, checkpoints):
+        torch.manual_seed(derive(settings.seed, "distill", "start"))
+        student = find_family(family).create(
+            plm.path, compute=compute, max_length=chosen.max_length, pooling=_pooling(settings, plm.pooling)
+        )
+
+        def measure() -> float:
+            assert dev is not None
+            assert dev.scores is not None
+            return float(METRICS["spearman"](student.score(dev), dev.scores))
+
+        run = Fit(chosen, compute, settings.seed, "distill", checkpoints=checkpoints, report=report)
+        run.stop, run.evaluate = stop or StopFlag(), measure if dev is not None else None
+        fitted = distill_model(student, pairs, chosen, run, symmetric=symmetric)
+        student.save(work)
+        save_history(work, fitted)
+    return fitted

@@ -1,0 +1,1 @@
+"""The stages of a run: inputs on disk become outputs on disk."""

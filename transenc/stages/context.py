@@ -1,0 +1,52 @@
+"""What every stage of a run shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from transenc import registry
+from transenc.config import Settings
+from transenc.interrupt import StopFlag
+from transenc.metrics import METRICS
+from transenc.models.device import Compute
+from transenc.models.intake import Plm
+from transenc.pairs import Pairs
+from transenc.scorer import Scorer
+from transenc.store import Store
+from transenc.progress import Progress
+
+
+@dataclass
+class Context:
+    """Hold a run's data, starts and services.
+
+    plms: the start of each student. dev: scored pairs with gold in [0, 1], or None. tests: the evaluation sets by
+    name. metric: a name of METRICS. symmetric: whether (a, b) and (b, a) mean the same.
+    """
+
+    store: Store
+    settings: Settings
+    compute: Compute
+    plms: Mapping[str, Plm]
+    dev: Pairs | None = None
+    tests: Mapping[str, Pairs] = field(default_factory=dict)
+    metric: str = "spearman"
+    symmetric: bool = True
+    stop: StopFlag = field(default_factory=StopFlag)
+    report: Callable[[Progress], None] = lambda progress: None
+    checkpoint_every: int | None = None
+
+    def measure(self, scorer: Scorer) -> float:
+        """Return a scorer's development score; there must be development data."""
+        assert self.dev is not None
+        assert self.dev.scores is not None
+        return float(METRICS[self.metric](scorer.score(self.dev), self.dev.scores))
+
+
+def family(name: str) -> Any:
+    """Return the family of a name, ready to create and load scorers."""
+    return registry.load(registry.FAMILIES, name)()
+
+

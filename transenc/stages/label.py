@@ -1,0 +1,94 @@
+"""Label pairs with a scorer, shard by shard, so that a killed run continues where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from transenc.interrupt import StopFlag
+from transenc.pairs import Pairs, Scores, cosines
+from transenc.scorer import Scorer
+from transenc.store import Checkpoints
+from transenc.progress import Progress
+
+Rows = npt.NDArray[np.float32]
+
+
+def score_pairs(
+    scorer: Scorer,
+    pairs: Pairs,
+    *,
+    shard: int = 50_000,
+    checkpoints: Checkpoints | None = None,
+    stop: StopFlag | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+    stage: str = "label",
+) -> Scores:
+    """Return a scorer's score of every pair, keeping each finished shard as a checkpoint.
+
+    A scorer with `encode` gives a vector to each distinct sentence once; others judge the pairs themselves.
+    """
+    encode = getattr(scorer, "encode", None)
+    if encode is None:
+
+        def judge(start: int, end: int) -> Rows:
+            return scorer.score(pairs.take(slice(start, end)))
+
+        return _in_shards(len(pairs), judge, shard, checkpoints, stop, report, stage)
+
+    used, inverse = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
+
+    def vectors_of(start: int, end: int) -> Rows:
+        return np.asarray(encode([pairs.sentences[i] for i in used[start:end]]), np.float32)
+
+    vectors = _in_shards(len(used), vectors_of, shard, checkpoints, stop, report, stage)
+    return cosines(vectors, inverse[: len(pairs)], inverse[len(pairs) :])
+
+
+def _in_shards(
+    n: int,
+    work: Callable[[int, int], Rows],
+    shard: int,
+    checkpoints: Checkpoints | None,
+    stop: StopFlag | None,
+    report: Callable[[Progress], None],
+    stage: str,
+) -> Rows:
+    parts: list[Rows] = []
+    done = 0
+    latest = checkpoints.latest() if checkpoints else None
+    if latest is not None:
+        done, rows = _read_shards(latest)
+        parts.append(rows)
+    while done < n:
+        end = min(done + shard, n)
+        parts.append(work(done, end))
+        done = end
+        report(Progress(stage, done, n))
+        if checkpoints is not None and n > shard:
+            checkpoints.save(done, _writer(np.concatenate(parts), done))
+        if stop is not None and done < n:
+            stop.check()
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def _writer(rows: Rows, done: int) -> Callable[[Path], None]:
+    from safetensors.numpy import save_file
+
+    def write(path: Path) -> None:
+        save_file({"rows": np.ascontiguousarray(rows)}, path / "rows.safetensors")
+        (path / "state.json").write_text(json.dumps({"done": done}), encoding="utf-8")
+
+    return write
+
+
+def _read_shards(path: Path) -> tuple[int, Rows]:
+    from safetensors.numpy import load_file
+
+    done = int(json.loads((path / "state.json").read_text(encoding="utf-8"))["done"])
+    rows: Rows = load_file(path / "rows.safetensors")["rows"]
+    return done, rows

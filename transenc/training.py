@@ -1,0 +1,233 @@
+"""One visible training loop that can stop at any step and continue exactly."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from transenc.errors import DataError
+from transenc.interrupt import StopFlag
+from transenc.models.device import Compute
+from transenc.pairs import Index
+from transenc.progress import Progress
+from transenc.seeds import derive
+from transenc.store import canonical
+
+if TYPE_CHECKING:
+    from transenc.config import FitSettings
+    from transenc.store import Checkpoints
+
+logger = logging.getLogger(__name__)
+
+Weights = dict[str, Tensor]
+CHECKPOINT_SECONDS = 600.0
+LOSS_WINDOW = 50  # steps that one point of the recorded loss curve averages
+
+
+@dataclass
+class Fitted:
+    """What training did: development scores and mean losses by step, and the step whose weights were kept."""
+
+    history: list[tuple[int, float]] = field(default_factory=list)
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int = 0
+    best: float | None = None
+
+
+@dataclass
+class Fit:
+    """Everything `fit` needs besides the module and its loss.
+
+    seed, stage: give order and dropout. evaluate: the development score (higher is better), or None to keep the last
+    weights. checkpoint_every: steps between checkpoints; None goes by time. Neither changes the result.
+    """
+
+    settings: FitSettings
+    compute: Compute
+    seed: int
+    stage: str
+    checkpoints: Checkpoints | None = None
+    evaluate: Callable[[], float] | None = None
+    changed: Callable[[], None] = lambda: None
+    stop: StopFlag = field(default_factory=StopFlag)
+    report: Callable[[Progress], None] = lambda progress: None
+    checkpoint_every: int | None = None
+
+
+def order(seed: int, stage: str, epoch: int, n: int) -> Index:
+    """Return the random order of n examples in one epoch: a pure function of its arguments."""
+    return np.random.Generator(np.random.PCG64(derive(seed, stage, "order", epoch))).permutation(n)
+
+
+def learning_rate(step: int, steps: int, settings: FitSettings) -> float:
+    """Return the rate of a step: linear warm-up, then linear decay to 0, or constant."""
+    warmup = math.ceil(settings.warmup * steps)
+    if step < warmup:
+        return settings.learning_rate * step / warmup
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    return settings.learning_rate * (steps - step) / max(1, steps - warmup)
+
+
+def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit) -> Fitted:
+    """Train `module` on n examples in place and leave the best (or last) weights in it.
+
+    loss_of: examples' indices -> scalar loss with gradients. Raise DataError naming the step when it is not finite,
+    and Interrupted, after a checkpoint, when a signal asked to stop.
+    """
+    settings = run.settings
+    if n == 0:
+        raise DataError(f"{run.stage}: there is nothing to train on.")
+    # A batch of one has no negatives and cannot be dropped either, so only whole batches count when asked for.
+    per_epoch = n // settings.batch_size if settings.drop_last else math.ceil(n / settings.batch_size)
+    if per_epoch == 0:
+        raise DataError(f"{run.stage}: {n} examples do not fill one batch of {settings.batch_size}.")
+    steps = per_epoch * settings.epochs
+    optimizer = adamw(module, settings)
+    result, best = Fitted(), None
+    done = 0
+    window: list[float] = []
+    latest = run.checkpoints.latest() if run.checkpoints else None
+    if latest is not None:
+        done, best, window = restore(latest, module, optimizer, result)
+        run.changed()
+        logger.info("%s continues at step %d of %d.", run.stage, done, steps)
+    last_checkpoint = time.monotonic()
+    examples = order(run.seed, run.stage, done // per_epoch, n) if done < steps else None
+    module.train()
+    for step in range(done, steps):
+        epoch, position = divmod(step, per_epoch)
+        if position == 0 or examples is None:
+            examples = order(run.seed, run.stage, epoch, n)
+        index = examples[position * settings.batch_size : (position + 1) * settings.batch_size]
+        # Reseeded at every step, so that evaluating, logging or resuming cannot shift dropout.
+        torch.manual_seed(derive(run.seed, run.stage, "step", step))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, settings)
+        with run.compute.autocast():
+            loss = loss_of(index)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(module.parameters(), settings.max_grad_norm)
+        optimizer.step()
+        run.changed()
+
+        window.append(loss.item())
+        if not math.isfinite(window[-1]):
+            raise DataError(f"{run.stage}: the loss is {window[-1]} at step {step + 1}. Try a lower learning rate.")
+        finished = step + 1
+        if len(window) == LOSS_WINDOW or finished == steps:
+            result.losses.append((finished, float(np.mean(window))))
+            window = []
+        # As in the reference, the count of steps between evaluations restarts at each epoch.
+        due = (position + 1) % settings.evaluate_every == 0 or position + 1 == per_epoch
+        if run.evaluate is not None and due:
+            metric = run.evaluate()
+            module.train()
+            result.history.append((finished, metric))
+            if result.best is None or metric > result.best:
+                result.best, result.best_step = metric, finished
+                best = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+        run.report(Progress(run.stage, finished, steps, loss.item(), result.best))
+        if run.checkpoints is not None and finished < steps:
+            by_steps = run.checkpoint_every is not None and finished % run.checkpoint_every == 0
+            by_time = run.checkpoint_every is None and time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS
+            if by_steps or by_time or run.stop:
+                run.checkpoints.save(finished, saver(module, optimizer, result, best, window, finished))
+                last_checkpoint = time.monotonic()
+        if finished < steps:
+            run.stop.check()
+    if best is not None:
+        module.load_state_dict(best)
+    elif run.evaluate is None:
+        result.best_step = steps
+    run.changed()
+    module.eval()
+    return result
+
+
+def adamw(module: nn.Module, settings: FitSettings) -> torch.optim.AdamW:
+    """Return AdamW that does not decay biases and normalisation weights."""
+    decayed, free = [], []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            (free if parameter.ndim < 2 or name.endswith("bias") else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+
+
+def saver(
+    module: nn.Module,
+    optimizer: torch.optim.AdamW,
+    result: Fitted,
+    best: Weights | None,
+    window: list[float],
+    step: int,
+) -> Callable[[Path], None]:
+    """Return the function that writes a checkpoint's files into a directory."""
+
+    def write(path: Path) -> None:
+        save_file(_plain(module.state_dict()), path / "weights.safetensors")
+        if best is not None:
+            save_file(_plain(best), path / "best.safetensors")
+        save_file(_plain(_optimizer_tensors(module, optimizer)), path / "optimizer.safetensors")
+        state = {
+            "step": step,
+            "history": result.history,
+            "losses": result.losses,
+            "window": window,
+            "best": result.best,
+            "best_step": result.best_step,
+        }
+        (path / "state.json").write_bytes(canonical(state))
+
+    return write
+
+
+def restore(
+    path: Path, module: nn.Module, optimizer: torch.optim.AdamW, result: Fitted
+) -> tuple[int, Weights | None, list[float]]:
+    """Load a checkpoint into module, optimizer and result; return the step, best weights and open loss window."""
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    module.load_state_dict(load_file(path / "weights.safetensors"))
+    _load_optimizer(module, optimizer, load_file(path / "optimizer.safetensors"))
+    best = load_file(path / "best.safetensors") if (path / "best.safetensors").exists() else None
+    result.history = [(int(s), float(m)) for s, m in state["history"]]
+    result.losses = [(int(s), float(v)) for s, v in state["losses"]]
+    result.best, result.best_step = state["best"], int(state["best_step"])
+    return int(state["step"]), best, [float(v) for v in state["window"]]
+
+
+def _plain(tensors: Weights) -> Weights:
+    # safetensors refuses memory shared between two names; clones of tied weights load back equal.
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.AdamW) -> Weights:
+    tensors: Weights = {}
+    for name, parameter in module.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{name}/{key}"] = value
+    return tensors
+
+
+def _load_optimizer(module: nn.Module, optimizer: torch.optim.AdamW, tensors: Weights) -> None:
+    for name, parameter in module.named_parameters():
+        state: dict[str, Any] = {}
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            if f"{name}/{key}" in tensors:
+                value = tensors[f"{name}/{key}"]
+                state[key] = value.to(parameter.device)
+        if state:
+            optimizer.state[parameter] = state
