@@ -38,7 +38,11 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
         BERT_STYLE,
     ),
     "deberta": ("DebertaConfig", DISENTANGLED, BERT_STYLE),
-    "modernbert": ("ModernBertConfig", {"local_attention": 8, "global_attn_every_n_layers": 2}, BERT_STYLE),
+    "modernbert": (
+        "ModernBertConfig",
+        {"local_attention": 8, "global_attn_every_n_layers": 2, "cls_token_id": 2, "sep_token_id": 3},
+        BERT_STYLE,
+    ),
     "xlm-roberta": ("XLMRobertaConfig", {"type_vocab_size": 1}, ROBERTA_STYLE),
     "albert": ("AlbertConfig", {"embedding_size": 16}, BERT_STYLE),
 }
@@ -92,6 +96,8 @@ def tiny_plm(path: Path, arch: str = "bert", seed: int = 0) -> Path:
     import torch
     import transformers
 
+    from transenc.models.transformer import quiet
+
     name, own, special = ARCHITECTURES[arch]
     vocab = vocabulary(special)
     options: dict[str, Any] = {
@@ -115,6 +121,7 @@ def tiny_plm(path: Path, arch: str = "bert", seed: int = 0) -> Path:
         config = getattr(transformers, name)(**(options | own))
         model = transformers.AutoModel.from_config(config)
     path.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(path)
+    with quiet():
+        model.save_pretrained(path)
     tiny_tokenizer(arch).save_pretrained(path)
     return path

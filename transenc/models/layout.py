@@ -28,7 +28,7 @@ def _save_parts(transformer: Transformer, path: Path) -> None:
     config_path = path / "tokenizer_config.json"
     config = json.loads(config_path.read_text(encoding="utf-8"))
     config["model_max_length"] = transformer.max_length
-    for key in ("name_or_path", "max_length", "stride", "truncation_side", "truncation_strategy", "pad_to_multiple_of"):
+    for key in ("name_or_path", "local_files_only", "is_local", "max_length", "stride", "truncation_side", "truncation_strategy", "pad_to_multiple_of"):
         config.pop(key, None)
     _write(config_path, config)
     tokenizer_path = path / "tokenizer.json"

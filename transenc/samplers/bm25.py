@@ -27,7 +27,7 @@ K1 = 1.5  # how much a repeated word still adds; both packages' default
 B = 0.75  # how much long sentences are held back; likewise
 WORD = re.compile(r"\w+")
 BACKENDS = ("auto", "numpy", "numba")
-NUMBA_FROM = 20_000  # sentences; compiling takes about as long as numpy needs for these
+NUMBA_FROM = 30_000  # sentences; numpy is done with fewer before numba has compiled
 BLOCK = 4_096  # queries at a time
 SPARE = 8  # neighbours fetched beyond k, so that ties at the end seldom need the whole row
 

@@ -1,0 +1,73 @@
+"""A complete run in a second or two, for the tests of running, resuming and damage."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import make_pairs
+from transenc.config import build
+from transenc.cycle import Student, plan
+from transenc.interrupt import StopFlag
+from transenc.models.device import Compute
+from transenc.models.intake import resolve
+from transenc.runner import Runner, plm_digest, record
+from transenc.stages.context import Context
+from transenc.store import Store
+
+SMALL: dict[str, Any] = {
+    "precision": "fp32",
+    "pooling": "mean",
+    "prime": {"method": "simcse", "batch_size": 16, "evaluate_every": 2, "learning_rate": 1e-3},
+    "label": {"shard": 16},
+    "distill": {
+        "cross": {"batch_size": 8, "evaluate_every": 3, "learning_rate": 1e-3, "max_length": 32},
+        "bi": {"epochs": 2, "batch_size": 12, "evaluate_every": 2, "learning_rate": 1e-3, "max_length": 16},
+    },
+}
+
+
+def small_runner(
+    root: Path,
+    plm: Path,
+    *,
+    students: int = 1,
+    cycles: int = 1,
+    stop: StopFlag | None = None,
+    changes: dict[str, Any] | None = None,
+) -> tuple[Runner, list[Any]]:
+    from transenc.config import merge
+
+    settings = build(merge(SMALL, {"plm": [str(plm)] * students, "cycles": cycles}, changes or {}))
+    names = [Student(f"s{i}", str(plm), "simcse") for i in range(students)]
+    found = resolve(str(plm))
+    context = Context(
+        store=Store(root),
+        settings=settings,
+        compute=Compute("cpu", "fp32"),
+        plms={s.name: found for s in names},
+        dev=make_pairs(12, seed=1, scored=True),
+        tests={"test": make_pairs(10, seed=2, scored=True)},
+        stop=stop or StopFlag(),
+        checkpoint_every=2,
+    )
+    digests: dict[str, Any] = {f"plm:{s.name}": plm_digest(plm) for s in names}
+    return Runner(context, make_pairs(24), digests), plan(settings, names, tests=True, dev=True)
+
+
+def run_small(root: Path, plm: Path, **options: Any) -> None:
+    runner, stages = small_runner(root, plm, **options)
+    with runner.context.store.lock():
+        record(runner.context)
+        runner.run(stages)
+
+
+def content(root: Path) -> dict[str, str]:
+    """The sha256 of every file of a run that is not about times or places."""
+    skip = {"events.jsonl", "run.json", "run.lock", "run.holder"}
+    return {
+        str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(root.rglob("*"))
+        if p.is_file() and p.name not in skip
+    }

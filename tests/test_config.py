@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from transenc.config import build, from_assignments, merge, parse_yaml, recipe_layers, recipes
+from transenc.errors import ConfigError
+
+
+def settings(**values: Any) -> Any:
+    return build({"plm": ["x"], **values})
+
+
+def test_the_defaults_are_those_of_the_paper_for_sts() -> None:
+    distill = settings().distill
+    cross, bi = distill.cross, distill.bi
+    assert (cross.learning_rate, cross.batch_size, cross.epochs, cross.max_length) == (2e-5, 32, 1, 64)
+    assert (bi.learning_rate, bi.batch_size, bi.epochs, bi.max_length) == (5e-5, 128, 10, 32)
+    assert (cross.warmup, bi.warmup, cross.weight_decay, cross.max_grad_norm) == (0.1, 0.0, 0.01, 1.0)
+    assert (cross.start, bi.start, cross.both_orders, cross.evaluate_every) == ("base", "primed", True, 200)
+
+
+def test_a_binary_task_takes_the_papers_epochs_and_cycles() -> None:
+    chosen = build(merge(*recipe_layers("self", task="mrpc", metric="auc"), {"plm": ["x"]}))
+    assert (chosen.cycles, chosen.distill.cross.epochs, chosen.distill.bi.epochs) == (5, 3, 15)
+
+
+def test_one_changed_key_keeps_the_rest_of_its_group() -> None:
+    changed = settings(distill={"bi": {"epochs": 2}}).distill
+    assert (changed.bi.epochs, changed.bi.batch_size) == (2, 128)
+    assert changed.cross == settings().distill.cross
+
+
+def test_mirror_brings_its_published_values_and_yields_to_the_user() -> None:
+    prime = settings(prime={"method": "mirror", "batch_size": 50}).prime
+    assert (prime.temperature, prime.span_mask, prime.head, prime.batch_size) == (0.04, 5, False, 50)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [("distill.bi.learning_rate=2e-5", 2e-5), ("distill.bi.learning_rate=.5", 0.5), ("distill.bi.epochs=3", 3)],
+)
+def test_assignments_are_read_as_the_numbers_they_look_like(assignment: str, value: object) -> None:
+    key = assignment.split("=")[0].rpartition(".")[2]
+    assert getattr(build(merge({"plm": ["x"]}, from_assignments([assignment]))).distill.bi, key) == value
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cycels": 2}, r"No setting named 'cycels'. Did you mean 'cycles'\?"),
+        ({"distill": {"bi": {"epoch": 2}}}, r"No setting named 'distill.bi.epoch'. Did you mean 'epochs'\?"),
+        ({"cycles": 0}, "'cycles' is 0: Input should be greater than or equal to 1"),
+        ({"cycles": "3"}, "'cycles' is '3': Input should be a valid integer"),
+        ({"seed": True}, "'seed' is True: Input should be a valid integer"),
+        ({"distill": {"bi": {"learning_rate": float("nan")}}}, "'distill.bi.learning_rate' is nan"),
+        ({"select": "best"}, "'select' is 'best': Input should be 'dev' or 'last'"),
+        ({"distill": {"bi": {"objective": "cosin_mse"}}}, "Did you mean 'cosine_mse'"),
+        ({"plm": []}, "'plm' is"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_would_be_right(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build({"plm": ["x"], **values})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: &x [1]\nb: *x", "a: !!python/object/apply:os.system ['true']", "a: [", "a: b: c"],
+    ids=["alias", "object", "open", "colon"],
+)
+def test_yaml_that_is_broken_or_more_than_data_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="run.yaml"):
+        parse_yaml(text, "run.yaml")
+
+
+def test_an_unknown_recipe_names_the_close_one() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean 'self'\?"):
+        recipe_layers("slef", task=None, metric=None)
+
+
+@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize("task", [None, "sts", "mrpc", "demo"])
+def test_every_recipe_is_valid_for_every_kind_of_task(name: str, task: str | None) -> None:
+    metric = {"mrpc": "auc"}.get(str(task), "spearman")
+    build(merge(*recipe_layers(name, task=task, metric=metric), {"plm": ["x"]}))
+
+
+@pytest.mark.parametrize("text", ["cycles", "=3", "a..b=1", ".a=1"])
+def test_an_assignment_without_a_key_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--set takes key=value"):
+        from_assignments([text])

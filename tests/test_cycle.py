@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from transenc.config import build
+from transenc.cycle import Student, model_stages, plan, student_names
+
+
+def planned(n: int = 1, **values: Any) -> Any:
+    settings = build({"plm": [f"s{i}" for i in range(n)], "task": "sts", **values})
+    return plan(settings, [Student(f"s{i}", f"s{i}", "none") for i in range(n)], tests=True, dev=True)
+
+
+def test_the_plan_of_self_distillation_is_the_papers_loop() -> None:
+    names = [s.name for s in planned(cycles=2) if not s.name.startswith("evaluate/")]
+    assert names == [
+        "pairs", "prime/s0",
+        "cycle-1/label-bi/s0", "cycle-1/silver-bi", "cycle-1/distill-cross/s0",
+        "cycle-1/label-cross/s0", "cycle-1/silver-cross", "cycle-1/distill-bi/s0",
+        "cycle-2/label-bi/s0", "cycle-2/silver-bi", "cycle-2/distill-cross/s0",
+        "cycle-2/label-cross/s0", "cycle-2/silver-cross", "cycle-2/distill-bi/s0",
+        "select", "best/bi", "best/cross",
+    ]  # fmt: skip
+
+
+def test_the_teacher_of_each_half_cycle_is_the_model_before_it() -> None:
+    stages = {s.name: s for s in planned(cycles=2)}
+    assert stages["cycle-1/label-bi/s0"].needs == ("pairs", "prime/s0")
+    assert stages["cycle-1/label-cross/s0"].needs == ("pairs", "cycle-1/distill-cross/s0")
+    assert stages["cycle-2/label-bi/s0"].needs == ("pairs", "cycle-1/distill-bi/s0")
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_several_students_share_the_silver_and_nothing_else(n: int) -> None:
+    stages = {s.name: s for s in planned(n, cycles=1)}
+    assert stages["cycle-1/silver-bi"].needs == ("pairs", *(f"cycle-1/label-bi/s{i}" for i in range(n)))
+    assert stages["cycle-1/distill-cross/s1"].needs == ("cycle-1/silver-bi", "prime/s1")
+    assert {s for s in stages if s.startswith("best/")} == {
+        f"best/{f}/s{i}" for f in ("bi", "cross") for i in range(n)
+    }
+
+
+def test_previous_weights_come_from_the_teacher_of_the_half_cycle() -> None:
+    stages = {s.name: s for s in planned(cycles=2, distill={"bi": {"start": "previous"}, "cross": {"start": "previous"}})}
+    assert stages["cycle-2/distill-cross/s0"].needs[-1] == "cycle-1/distill-bi/s0"
+    assert stages["cycle-2/distill-bi/s0"].needs[-1] == "cycle-2/distill-cross/s0"
+
+
+def test_every_stage_needs_only_what_stands_before_it() -> None:
+    seen: set[str] = set()
+    for stage in planned(2, cycles=3):
+        assert set(stage.needs) <= seen
+        seen.add(stage.name)
+
+
+def test_the_start_is_a_candidate_for_the_best_bi_encoder() -> None:
+    stages = planned(cycles=2)
+    best = next(s for s in stages if s.name == "best/bi")
+    assert "prime/s0" in best.needs
+    assert [s.cycle for s in model_stages(stages, "s0", "bi")] == [0, 1, 2]
+
+
+def test_without_development_data_the_last_cycle_is_selected() -> None:
+    settings = build({"plm": ["a"], "pairs": "x.tsv"})
+    stages = plan(settings, [Student("a", "a", "none")])
+    assert next(s for s in stages if s.kind == "select").settings == {"by": "last"}
+    assert not [s for s in stages if s.kind == "evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("plms", "names"),
+    [
+        (["roberta-large"], ["roberta-large"]),
+        (["org/model", "./models/model/"], ["model", "model-2"]),
+        (["../..", "a b"], ["student", "a-b"]),
+    ],
+)
+def test_students_are_named_after_their_starts(plms: list[str], names: list[str]) -> None:
+    assert student_names(plms) == names
+
+
+def test_planning_imports_nothing_heavy() -> None:
+    code = "import sys, transenc.cycle; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"

@@ -1,0 +1,362 @@
+"""Mining finds each new pair once, the same for the same seed, and the neighbours of a plain search."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import fields
+from math import log
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transenc.errors import ConfigError, DataError, MachineError
+from transenc.pairs import Pairs
+from transenc.samplers import mine
+from transenc.samplers.bm25 import K1, B, Bm25, word_ids
+from transenc.samplers.bm25_semantic import Bm25Semantic
+from transenc.samplers.given import Given
+from transenc.samplers.random import Random
+from transenc.samplers.rank_bm25 import RankBm25
+from transenc.samplers.semantic import Semantic, nearest
+
+MINERS = [Random(), Bm25(), RankBm25(), Semantic(), Bm25Semantic()]
+WORDS = (
+    "the a cat dog sat on mat river bank money ran fast slow blue Élan naïve 猫 кот can't x2 again".split()
+)
+
+
+def corpus(n, seed=0, longest=9):
+    """Make `n` different sentences of few words, so that many scores tie."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    while len(found) < n:
+        found[" ".join(rng.choice(WORDS, rng.integers(1, longest)))] = None
+    return list(found)
+
+
+def encode(sentences):
+    """Embed by counting letters; sentences with the same letters get equal embeddings."""
+    rows = np.zeros((len(sentences), 16), np.float32)
+    for row, sentence in zip(rows, sentences, strict=True):
+        for letter in sentence:
+            row[ord(letter) % 16] += 1
+        row[0] += 1
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def named(sampler):
+    """Name a test case after its sampler."""
+    return type(sampler).__name__
+
+
+def unordered(pairs):
+    """Return the pairs without the order of their sides."""
+    return [frozenset(row) for row in pairs.rows()]
+
+
+def bm25_scores(sentences):
+    """Score every sentence against every other, straight from the formula."""
+    words, _ = word_ids(sentences)
+    n, mean = len(words), sum(map(len, words)) / len(words) or 1
+    df = Counter(word for ids in words for word in set(ids))
+    counts = [Counter(ids) for ids in words]
+    table = np.zeros((n, n))
+    for i, query in enumerate(words):
+        for j, tf in enumerate(counts):
+            norm = K1 * (1 - B + B * len(words[j]) / mean)
+            table[i, j] = sum(log((n + 1) / df[t]) * tf[t] * (K1 + 1) / (tf[t] + norm) for t in query)
+    np.fill_diagonal(table, -1)
+    return table
+
+
+def assert_best(left, right, table, k):
+    """Check that the neighbours have the k highest positive scores, highest first, up to rounding."""
+    for i, row in enumerate(table):
+        want = [s for s in sorted(row, reverse=True)[:k] if s > 0]
+        got = right[left == i]
+        assert len(set(got.tolist())) == len(want) and i not in got
+        np.testing.assert_allclose(row[got], want, rtol=1e-5)
+
+
+def brute_force(embeddings, k, low=-np.inf, high=np.inf):
+    """Sort every row by score, then index."""
+    exact = np.asarray(embeddings, np.float64)
+    columns = []
+    for i in range(len(exact)):
+        row = (exact * exact[i]).sum(axis=1)
+        allowed = [j for j in np.lexsort((np.arange(len(row)), -row)) if j != i and low <= row[j] <= high]
+        columns += [(i, j) for j in allowed[:k]]
+    return np.asarray(columns, np.int64).reshape(-1, 2).T
+
+
+@pytest.mark.parametrize("sampler", MINERS, ids=named)
+@settings(max_examples=40, deadline=None)
+@given(
+    sentences=st.lists(st.lists(st.sampled_from([*WORDS, "!", "?"]), max_size=5).map(" ".join), min_size=1),
+    seed=st.integers(0, 9),
+    data=st.data(),
+)
+def test_mined_pairs_are_new_different_and_unordered(sampler, sentences, seed, data):
+    rows = st.lists(st.tuples(st.sampled_from(sentences), st.sampled_from([*sentences, "elsewhere"])))
+    gold = data.draw(rows)
+    exclude = Pairs.from_rows([a for a, _ in gold], [b for _, b in gold])
+    try:
+        pairs = mine(sampler, sentences, seed=seed, encode=encode, exclude=exclude)
+    except DataError:
+        assert len(set(sentences)) < getattr(sampler, "k", 1) + 1
+        return
+    found = unordered(pairs)
+    assert len(set(found)) == len(found)
+    assert all(len(pair) == 2 for pair in found)
+    assert not set(found) & {frozenset(row) for row in gold}
+    assert set(pairs.sentences) <= set(sentences)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sentences=st.lists(st.text(max_size=12), min_size=4, unique=True))
+def test_any_text_can_be_mined(sentences):
+    for sampler in (Bm25(), RankBm25()):
+        left, right = sampler.sample(sentences, np.random.default_rng(0))
+        assert_best(left, right, bm25_scores(sentences), 3)
+
+
+@pytest.mark.parametrize("sampler", MINERS, ids=named)
+def test_exclude_works_in_both_orders(sampler):
+    sentences = corpus(40)
+    every = mine(sampler, sentences, seed=1, encode=encode)
+    for gold in (every.take(slice(0, 5)), every.take(slice(0, 5)).flipped()):
+        rest = mine(sampler, sentences, seed=1, encode=encode, exclude=gold)
+        assert unordered(rest) == unordered(every)[5:]
+
+
+@pytest.mark.parametrize("sampler", MINERS, ids=named)
+def test_the_seed_decides(sampler):
+    sentences = corpus(40)
+    first, again, other = (mine(sampler, sentences, seed=s, encode=encode) for s in (1, 1, 2))
+    assert list(first.rows()) == list(again.rows())
+    assert (list(first.rows()) == list(other.rows())) == (not isinstance(sampler, Random))
+
+
+@pytest.mark.parametrize("sampler", MINERS, ids=named)
+def test_max_pairs_keeps_a_seeded_subset_in_order(sampler):
+    sentences = corpus(40)
+    every = unordered(mine(sampler, sentences, seed=3, encode=encode))
+    some = unordered(mine(sampler, sentences, seed=3, encode=encode, max_pairs=10))
+    assert len(some) == 10 and some == [pair for pair in every if pair in some]
+    assert unordered(mine(sampler, sentences, seed=3, encode=encode, max_pairs=10**6)) == every
+
+
+@pytest.mark.parametrize("sampler", MINERS, ids=named)
+def test_repeated_sentences_change_nothing(sampler):
+    sentences = corpus(30)
+    twice = mine(sampler, sentences + sentences[::-1], seed=1, encode=encode)
+    assert list(twice.rows()) == list(mine(sampler, sentences, seed=1, encode=encode).rows())
+
+
+@pytest.mark.parametrize("sampler", MINERS, ids=named)
+def test_a_small_corpus_is_named_with_its_counts(sampler):
+    needed = getattr(sampler, "k", 1) + 1
+    sentences = [f"the cat {i}" for i in range(needed)]
+    for n in range(needed):
+        with pytest.raises(DataError, match=f"has {n} different sentences.*at least {needed};"):
+            mine(sampler, sentences[:n] * 2, seed=0, encode=encode)
+    assert len(mine(sampler, sentences, seed=0, encode=encode)) == needed * (needed - 1) // 2
+
+
+def test_no_pair_is_not_an_error_but_warned_of(caplog):
+    assert len(mine(Bm25(k=1), ["one two", "three", "!", "?"], seed=0)) == 0
+    assert "Bm25 found no new pair among 4" in caplog.text
+
+
+def test_max_pairs_must_be_positive():
+    with pytest.raises(ConfigError, match="max_pairs"):
+        mine(Random(), corpus(5), seed=0, max_pairs=0)
+
+
+@pytest.mark.parametrize("sampler", [Semantic(), Bm25Semantic()], ids=named)
+def test_a_missing_encoder_is_asked_for(sampler):
+    with pytest.raises(ConfigError, match="--encoder"):
+        mine(sampler, corpus(5), seed=0)
+
+
+def test_given_pairs_are_not_mined():
+    with pytest.raises(ConfigError, match="--pairs"):
+        mine(Given(), corpus(5), seed=0)
+
+
+@pytest.mark.parametrize("sampler", MINERS, ids=named)
+def test_every_option_has_a_sentence(sampler):
+    assert all(field.metadata["help"].endswith(".") for field in fields(sampler))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Bm25(k=0),
+        lambda: RankBm25(k=0),
+        lambda: Semantic(k=-1),
+        lambda: Bm25Semantic(k=0),
+        lambda: Random(per_sentence=0),
+        lambda: Bm25(backend="cupy"),
+    ],
+)
+def test_bad_options_are_refused(build):
+    with pytest.raises(ValueError, match="must be"):
+        build()
+
+
+@pytest.mark.parametrize("n", range(2, 10))
+def test_random_can_draw_every_pair_once(n):
+    left, right = Random(per_sentence=n).sample(["x"] * n, np.random.default_rng(0))
+    pairs = {(min(row), max(row)) for row in zip(left.tolist(), right.tolist(), strict=True)}
+    assert pairs == {(i, j) for j in range(n) for i in range(j)}
+    assert len(left) == len(pairs)
+
+
+def test_random_draws_all_pairs_equally_often():
+    seen = Counter()
+    for seed in range(2_000):
+        left, right = Random(per_sentence=1).sample(["x"] * 6, np.random.default_rng(seed))
+        seen.update((min(row), max(row)) for row in zip(left.tolist(), right.tolist(), strict=True))
+    assert len(seen) == 15
+    assert all(abs(count - 800) < 120 for count in seen.values())  # 800 expected, sd 22
+
+
+@pytest.mark.parametrize("sampler", [Bm25(k=4), RankBm25(k=4)], ids=named)
+def test_bm25_finds_what_the_formula_says(sampler):
+    sentences = corpus(150)
+    assert_best(*sampler.sample(sentences, np.random.default_rng(0)), bm25_scores(sentences), 4)
+
+
+@pytest.mark.parametrize("longest", [4, 12])
+def test_bm25_agrees_with_rank_bm25(longest):
+    rank_bm25 = pytest.importorskip("rank_bm25")
+    sentences = corpus(400, longest=longest)
+    words, _ = word_ids(sentences)
+    index = rank_bm25.BM25Plus(words, k1=K1, b=B, delta=0)
+    table = np.stack([index.get_scores(query) for query in words])
+    columns = [sampler.sample(sentences, np.random.default_rng(0)) for sampler in (Bm25(k=5), RankBm25(k=5))]
+    (left, right), (oracle_left, oracle_right) = columns
+    np.testing.assert_array_equal(left, oracle_left)
+    np.testing.assert_allclose(table[left, right], table[oracle_left, oracle_right], rtol=1e-5)
+
+
+def test_bm25_gives_ties_to_the_earlier_sentence():
+    sentences = [f"{'same ' * 3} w{i}" for i in range(60)]  # all equally good for each other
+    left, right = Bm25(k=2).sample(sentences, np.random.default_rng(0))
+    first = [[j for j in range(3) if j != i][:2] for i in range(60)]
+    np.testing.assert_array_equal(right.reshape(-1, 2), first)
+    np.testing.assert_array_equal(left, np.repeat(np.arange(60), 2))
+
+
+@pytest.mark.parametrize("block", [1, 7, 4_096])
+def test_bm25_does_not_depend_on_the_block(block, monkeypatch):
+    sentences = corpus(90)
+    expected = Bm25().sample(sentences, np.random.default_rng(0))
+    monkeypatch.setattr("transenc.samplers.bm25.BLOCK", block)
+    np.testing.assert_array_equal(Bm25().sample(sentences, np.random.default_rng(0)), expected)
+
+
+def test_bm25_numba_and_numpy_give_the_same_pairs():
+    pytest.importorskip("numba")
+    # Compiling takes 10 s and more: the same code runs uncompiled unless NUMBA_DISABLE_JIT=0 is set.
+    assert run(NUMBA_SCRIPT, {"NUMBA_DISABLE_JIT": "1", **os.environ}) == "same\n"
+
+
+def test_bm25_names_the_package_it_lacks(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MachineError, match="pip install numba"):
+        Bm25(backend="numba").sample(corpus(9), np.random.default_rng(0))
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    with pytest.raises(MachineError, match="pip install bm25s"):
+        Bm25().sample(corpus(9), np.random.default_rng(0))
+
+
+def test_bm25_ignores_case_and_sentences_without_words():
+    sentences = ["...", "ÉCOLE Été", "été école", "!!!", "Straße", "STRASSE straße"]
+    pairs = mine(Bm25(k=1), sentences, seed=0)
+    assert list(pairs.rows()) == [("ÉCOLE Été", "été école"), ("Straße", "STRASSE straße")]
+
+
+@pytest.mark.parametrize("block", [1, 100, 1 << 20])
+@pytest.mark.parametrize("limits", [(), (0.8,), (-np.inf, 0.9), (0.5, 0.95)])
+def test_semantic_equals_brute_force_for_every_block(block, limits):
+    embeddings = encode(corpus(120))  # with equal rows, so with ties
+    np.testing.assert_array_equal(
+        nearest(embeddings, 4, *limits, block=block), brute_force(embeddings, 4, *limits)
+    )
+
+
+def test_semantic_equals_brute_force_in_a_wide_corpus():
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(700, 12)).astype(np.float32)
+    embeddings[350:] = embeddings[:350]
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    np.testing.assert_array_equal(nearest(embeddings, 3, block=9_999), brute_force(embeddings, 3))
+
+
+def test_semantic_filters_by_score():
+    sentences = corpus(60)
+    embeddings = encode(sentences)
+    pairs = mine(Semantic(min_score=0.8, max_score=0.9), sentences, seed=0, encode=encode)
+    rows = [(sentences.index(a), sentences.index(b)) for a, b in pairs.rows()]
+    scores = [float(embeddings[i] @ embeddings[j]) for i, j in rows]
+    assert scores and all(0.8 - 1e-6 <= score <= 0.9 + 1e-6 for score in scores)
+
+
+def test_semantic_refuses_a_broken_encoder():
+    with pytest.raises(DataError, match="embedding"):
+        mine(Semantic(), corpus(9), seed=0, encode=lambda s: np.full((len(s), 4), np.nan, np.float32))
+
+
+def test_the_union_is_bm25_then_semantic():
+    sentences = corpus(50)
+    pairs = unordered(mine(Bm25Semantic(k=2), sentences, seed=0, encode=encode))
+    lexical = unordered(mine(Bm25(k=2), sentences, seed=0))
+    assert pairs[: len(lexical)] == lexical
+    assert set(pairs) == {*lexical, *unordered(mine(Semantic(k=2), sentences, seed=0, encode=encode))}
+
+
+def run(script, env):
+    """Run a script in a fresh interpreter and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+NUMBA_SCRIPT = """
+import numpy as np
+from transenc.samplers import bm25
+bm25.BLOCK = 64  # several blocks, so several threads
+rng = np.random.default_rng(0)
+sentences = list({" ".join(rng.choice(list("abcdefghij"), rng.integers(1, 8))): None for _ in range(500)})
+columns = [bm25.Bm25(backend=backend).sample(sentences, rng) for backend in ("numpy", "numba")]
+print("same" if np.array_equal(*columns) else columns)
+"""
+
+HASH_SCRIPT = """
+import sys
+from transenc.samplers import mine
+from transenc.samplers.bm25 import Bm25
+from transenc.samplers.bm25_semantic import Bm25Semantic
+from transenc.samplers.given import Given
+from transenc.samplers.random import Random
+from transenc.samplers.rank_bm25 import RankBm25
+assert not {"torch", "bm25s", "rank_bm25", "numba"} & set(sys.modules), "heavy import"
+sentences = [f"{a} {b} {c}" for a in "xyz" for b in "abcd" for c in ("the cat", "a dog", "", a)]
+for sampler in (Random(), Bm25(), RankBm25()):
+    print(list(mine(sampler, sentences, seed=5, max_pairs=20).rows()))
+"""
+
+
+def test_pairs_do_not_depend_on_the_hash_seed_and_nothing_heavy_is_imported():
+    first, second = (run(HASH_SCRIPT, {**os.environ, "PYTHONHASHSEED": seed}) for seed in "12")
+    assert first == second

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from transenc import store as store_module
+from transenc.errors import ConfigError, DamagedError, LockedError, MachineError
+from transenc.store import MANIFEST, Store, commit, fingerprint, manifest, verify, write_file
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "run")
+
+
+def make_stage(store: Store, name: str = "a/b", identity: str = "x") -> Path:
+    with store.stage(name, identity, info={"n": 1}) as work:
+        (work / "inner").mkdir()
+        (work / "data.bin").write_bytes(b"0123456789")
+        (work / "inner" / "more.txt").write_text("text")
+    return store.path(name)
+
+
+def test_a_stage_appears_whole_and_verifies(store: Store) -> None:
+    with store.lock():
+        path = make_stage(store)
+        assert verify(path).info == {"n": 1}
+        assert store.finished("a/b", "x")
+        assert not list((store.root / "tmp").iterdir())
+
+
+def test_a_failed_stage_leaves_nothing(store: Store) -> None:
+    with store.lock():
+        with pytest.raises(RuntimeError), store.stage("a", "x") as work:
+            (work / "half").write_text("half")
+            raise RuntimeError
+        assert not store.path("a").exists()
+        assert not list((store.root / "tmp").iterdir())
+
+
+def test_a_stage_of_other_inputs_is_refused(store: Store) -> None:
+    with store.lock():
+        make_stage(store)
+        with pytest.raises(ConfigError, match="other settings or inputs"):
+            store.finished("a/b", "y")
+
+
+def damage(path: Path, how: str) -> None:
+    file = path / "data.bin"
+    if how == "flip":
+        content = bytearray(file.read_bytes())
+        content[3] ^= 1
+        file.write_bytes(bytes(content))
+    elif how == "truncate":
+        file.write_bytes(file.read_bytes()[:-1])
+    elif how == "empty":
+        file.write_bytes(b"")
+    elif how == "delete":
+        file.unlink()
+    elif how == "extra":
+        (path / "new.txt").write_text("x")
+    elif how == "directory":
+        file.unlink()
+        file.mkdir()
+    elif how == "symlink":
+        content = file.read_bytes()
+        file.unlink()
+        elsewhere = path.parent / "elsewhere.bin"
+        elsewhere.write_bytes(content)
+        file.symlink_to(elsewhere)
+    elif how == "swap":
+        other = path / "inner" / "more.txt"
+        a, b = file.read_bytes(), other.read_bytes()
+        file.write_bytes(b)
+        other.write_bytes(a)
+    elif how == "manifest-cut":
+        (path / MANIFEST).write_bytes((path / MANIFEST).read_bytes()[:20])
+    elif how == "manifest-gone":
+        (path / MANIFEST).unlink()
+    elif how == "manifest-escape":
+        raw = json.loads((path / MANIFEST).read_text())
+        raw["files"]["../../outside"] = raw["files"].pop("data.bin")
+        (path / MANIFEST).write_text(json.dumps(raw))
+
+
+DAMAGES = (
+    "flip", "truncate", "empty", "delete", "extra", "directory", "symlink", "swap", "manifest-cut", "manifest-gone",
+    "manifest-escape",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damage_is_found_and_names_the_way_on(store: Store, how: str) -> None:
+    with store.lock():
+        damage(make_stage(store), how)
+        with pytest.raises(DamagedError, match=r"run/a/b.*Remove .* and run the same command"):
+            store.finished("a/b", "x")
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_older_one(store: Store) -> None:
+    with store.lock():
+        checkpoints = store.checkpoints("s", "x")
+        checkpoints.save(1, lambda p: (p / "data.bin").write_bytes(b"one") and None)
+        older = checkpoints.latest()
+        assert older is not None
+        newer = older.with_name("step-000000002")
+        commit_copy = store.temporary()
+        (commit_copy / "data.bin").write_bytes(b"two")
+        commit(commit_copy, newer, identity="x")
+        assert checkpoints.latest() == newer
+        damage(newer, "truncate")
+        assert checkpoints.latest() == older
+
+
+def test_the_older_checkpoint_goes_only_after_the_new_one_is_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.lock():
+        checkpoints = store.checkpoints("s", "x")
+        checkpoints.save(1, lambda p: (p / "data.bin").write_bytes(b"one") and None)
+
+        def full(*args: object, **options: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(store_module, "commit", full)
+        with pytest.raises(OSError, match="No space"):
+            checkpoints.save(2, lambda p: (p / "data.bin").write_bytes(b"two") and None)
+        latest = checkpoints.latest()
+        assert latest is not None
+        assert (latest / "data.bin").read_bytes() == b"one"
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(store: Store) -> None:
+    with store.lock():
+        store.checkpoints("s", "x").save(1, lambda p: (p / "data.bin").write_bytes(b"one") and None)
+        assert store.checkpoints("s", "y").latest() is None
+
+
+def test_opening_sweeps_what_a_killed_process_left(store: Store) -> None:
+    with store.lock():
+        make_stage(store)
+        (store.temporary() / "half").write_text("half")
+        leftover = store.checkpoints("a/b", "x").folder / "step-000000001"
+        leftover.mkdir(parents=True)
+    with store.lock():
+        assert not (store.root / "tmp").exists()
+        assert not leftover.exists()
+
+
+def _hold(root: Path, ready: str) -> None:
+    with Store(root).lock():
+        Path(ready).touch()
+        time.sleep(60)
+
+
+def test_a_second_process_is_refused_at_once_and_a_dead_one_holds_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = tmp_path / "ready"
+    holder = context.Process(target=_hold, args=(tmp_path / "run", str(ready)))
+    holder.start()
+    while not ready.exists():
+        time.sleep(0.05)
+    began = time.monotonic()
+    with pytest.raises(LockedError, match=f"pid {holder.pid} on "), Store(tmp_path / "run").lock():
+        pass
+    assert time.monotonic() - began < 2
+    holder.kill()
+    holder.join()
+    with Store(tmp_path / "run").lock():
+        pass
+
+
+def test_a_foreign_directory_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_text("x")
+    with pytest.raises(ConfigError, match=r"not a run directory \(it has photo.jpg\)"), Store(tmp_path).lock():
+        pass
+
+
+def test_write_file_keeps_the_old_content_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.yaml"
+    write_file(path, b"old")
+
+    def fail(handle: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        write_file(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def test_too_little_space_is_said_before_work(store: Store) -> None:
+    with store.lock(), pytest.raises(MachineError, match="MiB free and the next stage needs"):
+        with store.stage("a", "x", size=2**60):
+            pass
+
+
+def test_a_fingerprint_does_not_depend_on_key_order_and_refuses_nan() -> None:
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+    with pytest.raises(ValueError, match="JSON"):
+        fingerprint({"a": float("nan")})
+
+
+def test_committing_over_something_is_refused(store: Store) -> None:
+    with store.lock():
+        make_stage(store)
+        with pytest.raises(ConfigError, match="exists already"):
+            make_stage(store)
+        assert manifest(store.path("a/b")).info == {"n": 1}
+
+
+def test_the_store_knows_nothing_of_models() -> None:
+    code = "import sys, transenc.store; print([m for m in ('torch', 'transformers', 'pydantic') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"

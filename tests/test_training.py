@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from transenc.config import FitSettings
+from transenc.errors import DataError, Interrupted
+from transenc.interrupt import StopFlag
+from transenc.models.device import Compute
+from transenc.objectives import PAIR_OBJECTIVES, cosine_mse, info_nce, nt_xent, soft_bce
+from transenc.store import Store
+from transenc.training import Fit, fit, learning_rate, order
+
+
+def problem(seed: int = 0) -> tuple[torch.nn.Module, Any]:
+    torch.manual_seed(seed)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.1), torch.nn.Linear(8, 1))
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32))
+    y = x.sum(1)
+
+    def loss_of(index: np.ndarray[Any, Any]) -> torch.Tensor:
+        return ((module(x[index])[:, 0] - y[index]) ** 2).mean()
+
+    return module, loss_of
+
+
+SETTINGS = FitSettings(epochs=3, batch_size=6, learning_rate=1e-2, warmup=0.2, evaluate_every=2)
+
+
+def weights(module: torch.nn.Module) -> list[bytes]:
+    return [t.detach().numpy().tobytes() for t in module.state_dict().values()]
+
+
+def measured(module: torch.nn.Module) -> float:
+    was = module.training
+    module.eval()
+    with torch.no_grad():
+        value = float(-module(torch.ones(1, 4)).abs())
+    module.train(was)
+    return value
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 5, 11])
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_a_stopped_and_resumed_training_equals_the_uninterrupted_one(
+    tmp_path: Path, stop_at: int, evaluated: bool
+) -> None:
+    def run(store: Store | None, stop: StopFlag) -> tuple[list[bytes], Any]:
+        module, loss_of = problem()
+        options = Fit(SETTINGS, Compute(), 7, "stage", stop=stop)
+        if evaluated:
+            options.evaluate = lambda: measured(module)
+        if store is not None:
+            options.checkpoints = store.checkpoints("stage", "x")
+            steps = 0
+
+            def count(progress: Any) -> None:
+                nonlocal steps
+                steps = progress.done
+                if progress.done == stop_at:
+                    stop.signum = 2
+
+            if not store.checkpoints("stage", "x").latest():
+                options.report = count
+        fitted = fit(module, 20, loss_of, options)
+        return weights(module), fitted
+
+    plain = run(None, StopFlag())
+    store = Store(tmp_path / "run")
+    with store.lock():
+        with pytest.raises(Interrupted) as caught:
+            run(store, StopFlag())
+        assert caught.value.exit_code == 130
+        resumed = run(store, StopFlag())
+    assert resumed == plain
+
+
+def test_the_best_weights_are_kept_and_the_last_without_evaluation() -> None:
+    module, loss_of = problem()
+    values = iter([0.1, 0.9, 0.2, 0.3, 0.4, 0.5])
+    kept: list[list[bytes]] = []
+
+    def evaluate() -> float:
+        kept.append(weights(module))
+        return next(values)
+
+    fitted = fit(module, 20, loss_of, Fit(SETTINGS, Compute(), 7, "stage", evaluate=evaluate))
+    assert (fitted.best, fitted.best_step) == (0.9, 4)
+    assert weights(module) == kept[1]
+    module, loss_of = problem()
+    fitted = fit(module, 20, loss_of, Fit(SETTINGS, Compute(), 7, "stage"))
+    assert weights(module) == kept[-1]
+    assert fitted.best_step == 12
+
+
+def test_evaluating_does_not_shift_order_or_dropout() -> None:
+    plain, loss_of = problem()
+    fit(plain, 20, loss_of, Fit(SETTINGS, Compute(), 7, "stage"))
+    module, loss_of = problem()
+    rising = iter(range(100))
+
+    def evaluate() -> float:
+        torch.rand(3)  # an evaluation that draws from the global generator
+        return float(next(rising))  # so the last weights are the best
+
+    settings = SETTINGS.model_copy(update={"evaluate_every": 1})
+    fit(module, 20, loss_of, Fit(settings, Compute(), 7, "stage", evaluate=evaluate))
+    assert weights(module) == weights(plain)
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step() -> None:
+    module, _ = problem()
+    with pytest.raises(DataError, match="stage: the loss is nan at step 1"):
+        fit(module, 20, lambda index: module(torch.full((1, 4), float("nan"))).sum(), Fit(SETTINGS, Compute(), 7, "stage"))
+
+
+def test_the_learning_rate_warms_up_and_decays_to_zero() -> None:
+    rates = [learning_rate(step, 10, SETTINGS) for step in range(10)]
+    assert rates[:3] == [0.0, 0.005, 0.01]
+    assert rates[-1] == pytest.approx(0.01 / 8)
+    constant = SETTINGS.model_copy(update={"schedule": "constant", "warmup": 0.0})
+    assert {learning_rate(step, 10, constant) for step in range(10)} == {0.01}
+
+
+def test_the_order_is_a_permutation_that_only_its_arguments_decide() -> None:
+    first = order(1, "a", 0, 100)
+    np.random.default_rng().normal()
+    assert (first == order(1, "a", 0, 100)).all()
+    assert sorted(first.tolist()) == list(range(100))
+    for other in (order(2, "a", 0, 100), order(1, "b", 0, 100), order(1, "a", 1, 100)):
+        assert (first != other).any()
+
+
+def test_gradients_of_the_pair_objectives_are_those_of_the_paper() -> None:
+    x = torch.tensor([0.3, -1.0, 2.0], requires_grad=True)
+    y = torch.tensor([0.2, 0.9, 0.5])
+    soft_bce(x, y).backward()
+    assert torch.allclose(x.grad, (torch.sigmoid(x) - y) / 3)  # papers: d BCE / dx = (sigmoid(x) - y) / N
+    x.grad = None
+    cosine_mse(x, y).backward()
+    assert torch.allclose(x.grad, 2 * (x.detach() - y) / 3)
+
+
+def test_soft_bce_is_smallest_at_the_label_where_it_is_its_entropy() -> None:
+    y = torch.tensor([0.2])
+    at = torch.logit(y)
+    lowest = soft_bce(at, y)
+    assert lowest == pytest.approx(float(-(y * y.log() + (1 - y) * (1 - y).log())))
+    assert all(soft_bce(at + d, y) > lowest for d in (-0.1, 0.1))
+
+
+@pytest.mark.parametrize("n", [2, 7])
+def test_contrastive_losses_of_equal_embeddings_are_the_log_of_the_candidates(n: int) -> None:
+    same = torch.ones(n, 5)
+    assert info_nce(same, same, 0.05).item() == pytest.approx(np.log(n), abs=1e-5)
+    assert nt_xent(same, same, 0.05).item() == pytest.approx(np.log(2 * n - 1), abs=1e-5)
+
+
+def test_every_objective_that_settings_offer_exists() -> None:
+    from transenc.config import OBJECTIVES
+
+    assert set(OBJECTIVES) == set(PAIR_OBJECTIVES)
