@@ -1,4 +1,4 @@
-"""Tiny random PLM directories of every architecture, made in code: no download, a fraction of a second each."""
+"""Tiny random PLM directories of every architecture, made in code in a fraction of a second."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 LENGTH = 64  # tokens a tiny model has positions for
 WORDS = (
-    "a the is are in on at of to and with man woman boy girl child people dog cat horse bird car train plane bike "
-    "street water field house room ball guitar piano food bread apple play plays playing run runs running eat eats "
-    "eating sit sits sitting walk walks walking ride rides riding cut cuts cutting big small young old red blue "
-    "green black white two three many some not no new says said market price rose fell stock company year good bad"
+    "a the is are in on at of to and with man woman boy girl child people dog cat horse bird car train "
+    "plane bike street water field house room ball guitar piano food bread apple play plays playing run "
+    "runs running eat eats eating sit sits sitting walk walks walking ride rides riding cut cuts cutting "
+    "big small young old red blue green black white two three many some not no new says said market price "
+    "rose fell stock company year good bad"
 ).split()
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -52,7 +53,7 @@ OFFSET = ("roberta", "xlm-roberta", "mpnet")  # models whose positions start aft
 
 
 def vocabulary(special: dict[str, str]) -> dict[str, int]:
-    """Return the special tokens, some whole words, and letters of which every other word can be put together."""
+    """Return the special tokens, some whole words, and letters that every other word is made of."""
     tokens = [*special.values(), *WORDS, *LETTERS, *(f"##{c}" for c in LETTERS), *".,?!'-"]
     return {token: i for i, token in enumerate(dict.fromkeys(tokens))}
 

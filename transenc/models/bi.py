@@ -52,6 +52,8 @@ class BiEncoder:
 
     def encode(self, sentences: list[str]) -> npt.NDArray[np.float32]:
         """Return (n, dim) float32 unit vectors."""
+        if not sentences:
+            return np.zeros((0, self.module.config.hidden_size), np.float32)  # type: ignore[arg-type, union-attr]
         rows = self.transformer.infer(self._head, self.transformer.tokens(sentences))
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         return np.asarray(rows / np.maximum(norms, 1e-12), np.float32)

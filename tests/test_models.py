@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import make_pairs
+from tests.tiny import ARCHS, tiny_plm
+from transenc.models.bi import BiFamily, pool
+from transenc.models.cross import CrossFamily
+from transenc.models.device import Compute
+from transenc.models.loading import family_of, load_scorer
+from transenc.models.tokens import chunks, collate, tokenize
+from transenc.pairs import Pairs
+
+CPU = Compute("cpu", "fp32")
+
+
+@pytest.fixture(params=["bi", "cross"])
+def family(request: pytest.FixtureRequest) -> Any:
+    return {"bi": BiFamily, "cross": CrossFamily}[request.param]()
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_architecture_scores_trains_and_comes_back_from_disk(arch: str, family: Any, tmp_path: Path) -> None:
+    plm = tiny_plm(tmp_path / "plm", arch)
+    torch.manual_seed(0)
+    model = family.create(plm, compute=CPU, max_length=24, pooling="mean")
+    pairs = make_pairs(6)
+    before = model.score(pairs)
+    outputs = model.outputs(model.prepare(pairs), pairs, np.arange(6))
+    outputs.sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.module.parameters())
+    model.save(tmp_path / "saved")
+    again = family.load(tmp_path / "saved", compute=CPU)
+    assert family_of(tmp_path / "saved") == family.name
+    assert again.transformer.max_length == 24
+    # Other memory addresses can change the last bit of a vectorised sum.
+    np.testing.assert_allclose(again.score(pairs), before, atol=1e-6)
+    assert len(np.unique(before)) > 1
+
+
+def test_saved_models_score_the_same_in_sentence_transformers(family: Any, plm: Path, tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    model = family.create(plm, compute=CPU, max_length=16, pooling="mean")
+    model.save(tmp_path / "saved")
+    pairs = make_pairs(20)
+    if family.name == "bi":
+        peer = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+        assert peer.max_seq_length == 16
+        a, b = (peer.encode(pairs.column(side)) for side in (pairs.left, pairs.right))
+        theirs = (a * b).sum(1)
+        np.testing.assert_allclose(np.linalg.norm(a, axis=1), 1, atol=1e-5)
+    else:
+        theirs = CrossEncoder(str(tmp_path / "saved"), device="cpu").predict(list(pairs.rows()))
+    np.testing.assert_allclose(model.score(pairs), theirs, atol=2e-6)
+
+
+def test_a_saved_cross_encoder_is_a_plain_transformers_classifier(plm: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = CrossFamily().create(plm, compute=CPU, max_length=16)
+    model.save(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert (len(config["id2label"]), len(config["label2id"])) == (1, 1)
+    assert config["sentence_transformers"]["activation_fn"].endswith("Sigmoid")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert tokenizer.model_max_length == 16
+    peer = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
+    pairs = make_pairs(5)
+    batch = tokenizer(pairs.column(pairs.left), pairs.column(pairs.right), padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        theirs = torch.sigmoid(peer(**batch).logits[:, 0]).numpy()
+    np.testing.assert_allclose(model.score(pairs), theirs, atol=1e-6)
+
+
+def test_a_saved_bi_encoder_is_a_plain_transformers_model(plm: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    model = BiFamily().create(plm, compute=CPU, max_length=16, pooling="cls")
+    model.save(tmp_path / "saved")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    peer = AutoModel.from_pretrained(tmp_path / "saved").eval()
+    pairs = make_pairs(5)
+    batch = tokenizer(list(pairs.sentences), padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        states = peer(**batch).last_hidden_state[:, 0]
+    theirs = torch.nn.functional.normalize(states, dim=-1).numpy()
+    np.testing.assert_allclose(model.encode(list(pairs.sentences)), theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_padding_never_changes_a_vector(plm: Path, pooling: str) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=32, pooling=pooling)
+    sentences = ["a dog", "the cat is sitting on the big red chair in the house with many people"]
+    together = model.encode(sentences)
+    alone = np.concatenate([model.encode([s]) for s in sentences])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_chunked_training_outputs_and_gradients_equal_one_padded_batch(family: Any, plm: Path) -> None:
+    pairs = make_pairs(16)
+    results = []
+    for budget in (24, 100_000):
+        torch.manual_seed(0)
+        model = family.create(plm, compute=CPU, max_length=32, pooling="mean")
+        model.module.eval()  # dropout draws per chunk
+        type(model.transformer).budget, kept = property(lambda self, b=budget: b), type(model.transformer).budget
+        try:
+            outputs = model.outputs(model.prepare(pairs), pairs, np.arange(16))
+        finally:
+            type(model.transformer).budget = kept
+        outputs.square().sum().backward()
+        gradients = [p.grad.clone() for p in model.module.parameters() if p.grad is not None]
+        results.append((outputs.detach(), gradients))
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=1e-4)
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_the_refreshed_students_begin_exactly_at_their_starts(plm: Path) -> None:
+    from transformers import AutoModel
+
+    original = AutoModel.from_pretrained(plm).state_dict()
+    bi = BiFamily().create(plm, compute=CPU, max_length=16).module.state_dict()
+    cross = CrossFamily().create(plm, compute=CPU, max_length=16).module.state_dict()
+    for name, tensor in original.items():
+        assert torch.equal(bi[name], tensor)
+        assert torch.equal(cross[f"bert.{name}"], tensor)
+
+
+def test_a_cosine_is_the_same_in_both_orders_and_one_for_a_copy(plm: Path) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=16, pooling="mean")
+    pairs = make_pairs(8)
+    np.testing.assert_array_equal(model.score(pairs), model.score(pairs.flipped()))
+    same = Pairs.from_rows(["a dog runs"], ["a dog runs"])
+    assert model.score(same)[0] == pytest.approx(1, abs=1e-6)
+
+
+def test_each_distinct_sentence_is_encoded_once(plm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=16)
+    seen: list[str] = []
+    real = model.transformer.tokens
+
+    def count(texts: list[str]) -> Any:
+        seen.extend(texts)
+        return real(texts)
+
+    monkeypatch.setattr(model.transformer, "tokens", count)
+    model.score(Pairs.from_rows(["a", "a", "b", "a"], ["b", "dog", "a", "dog"]))
+    assert sorted(seen) == ["a", "b", "dog"]
+
+
+def test_scoring_no_pairs_gives_no_scores(family: Any, plm: Path) -> None:
+    model = family.create(plm, compute=CPU, max_length=16)
+    assert model.score(Pairs.from_rows([], [])).shape == (0,)
+
+
+def test_an_empty_sentence_and_a_very_long_one_get_scores(family: Any, plm: Path) -> None:
+    model = family.create(plm, compute=CPU, max_length=16)
+    scores = model.score(Pairs.from_rows(["", "dog " * 100_000], ["a dog", "\u200b"]))
+    assert np.isfinite(scores).all()
+
+
+def test_a_plm_that_is_not_an_encoder_yet_is_pooled_by_its_mean(plm: Path) -> None:
+    assert load_scorer(str(plm), device="cpu").pooling == "mean"  # type: ignore[attr-defined]
+
+
+def test_chunks_hold_every_sequence_once_within_the_budget() -> None:
+    lengths = np.random.default_rng(0).integers(1, 60, 200)
+    groups = chunks(lengths, 128)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(200))
+    assert all(len(g) == 1 or len(g) * lengths[g].max() <= 128 for g in groups)
+    padded = sum(len(g) * lengths[g].max() for g in groups)
+    assert padded / lengths.sum() < 1.10
+
+
+def test_collate_pads_with_the_mask_saying_so(plm: Path) -> None:
+    from transenc.models.transformer import load_tokenizer
+
+    tokens = tokenize(load_tokenizer(plm).backend_tokenizer, ["a dog", "a"], 16)
+    batch = collate(tokens, np.array([1, 0]), pad_id=9, names=["input_ids", "attention_mask", "token_type_ids"])
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    assert batch["input_ids"][0, 3] == 9
+    assert all(a.dtype == np.int64 for a in batch.values())
+
+
+def test_pairs_longer_than_the_limit_lose_the_end_of_the_longer_side(plm: Path) -> None:
+    from transenc.models.transformer import load_tokenizer
+
+    backend = load_tokenizer(plm).backend_tokenizer
+    tokens = tokenize(backend, [("dog " * 50, "a cat")], 12)
+    assert tokens.lengths.tolist() == [12]
+    assert backend.decode(tokens.ids.tolist()).endswith("a cat")
+
+
+def test_mean_pooling_ignores_padding_by_the_mask() -> None:
+    states = torch.tensor([[[1.0], [3.0], [100.0]]])
+    assert pool(states, torch.tensor([[1, 1, 0]]), "mean").item() == 2.0
+    assert pool(states, torch.tensor([[1, 1, 0]]), "cls").item() == 1.0

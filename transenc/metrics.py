@@ -1,0 +1,160 @@
+"""How well scores agree with gold: Spearman, Pearson, AUC, average precision, and bootstrap intervals.
+
+Written in numpy, since importing scipy costs half a second; the tests compare with scipy and scikit-learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from transenc.errors import DataError
+
+Floats = npt.NDArray[np.float64]
+Column = npt.NDArray[Any]
+
+
+def ranks(values: npt.ArrayLike) -> Floats:
+    """Return ranks from 1; ties share their average rank."""
+    return _shared_ranks(_codes(np.asarray(values)))
+
+
+def _codes(values: Column) -> Column:
+    """Return the place of each value among the distinct values: all that rank metrics need of them."""
+    return np.unique(values, return_inverse=True)[1].reshape(-1)
+
+
+def _as_floats(values: Column) -> Column:
+    return np.asarray(values, np.float64)
+
+
+def _as_classes(values: Column) -> Column:
+    return np.asarray(values, np.int64)
+
+
+def _shared_ranks(codes: Column) -> Floats:
+    counts = np.bincount(codes)
+    ranked: Floats = (np.cumsum(counts) - (counts - 1) / 2.0)[codes]
+    return ranked
+
+
+def _pearson(scores: Column, gold: Column) -> float:
+    x, y = scores - scores.mean(), gold - gold.mean()
+    norm = float(np.sqrt(x @ x) * np.sqrt(y @ y))
+    return min(1.0, max(-1.0, float(x @ y) / norm)) if norm > 0 else np.nan
+
+
+def _spearman(scores: Column, gold: Column) -> float:
+    return _pearson(_shared_ranks(scores), _shared_ranks(gold))
+
+
+def _auc(scores: Column, gold: Column) -> float:
+    ones = int(gold.sum())
+    zeros = len(gold) - ones
+    if not ones or not zeros:
+        return np.nan
+    wins = float(_shared_ranks(scores)[gold == 1].sum()) - ones * (ones + 1) / 2
+    return wins / (ones * zeros)
+
+
+def _average_precision(scores: Column, gold: Column) -> float:
+    """Return the sum over thresholds of (recall gained) x precision; equal scores are one threshold."""
+    highest = int(scores.max())
+    total = np.bincount(scores, minlength=highest + 1)[::-1]
+    right = np.bincount(scores, gold, minlength=highest + 1)[::-1]
+    if not 0 < right.sum() < len(gold):
+        return np.nan
+    seen = np.maximum(np.cumsum(total), 1)  # a value that a resample lacks adds no recall
+    return float(right @ (np.cumsum(right) / seen) / right.sum())
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Compare scores with gold; call it with two arrays of one length.
+
+    It raises DataError for NaN or infinity, naming the pair (from 1), for fewer than two pairs and where it
+    is undefined: constant scores or gold, gold of one class.
+    """
+
+    name: str
+    measure: Callable[[Column, Column], float]
+    prepare: Callable[[Column], Column] = _codes
+    binary: bool = False
+
+    def __call__(self, scores: npt.ArrayLike, gold: npt.ArrayLike) -> float:
+        """Return the value, as a fraction and not times 100."""
+        return self.measure(*self.prepared(scores, gold))
+
+    def prepared(self, scores: npt.ArrayLike, gold: npt.ArrayLike) -> tuple[Column, Column]:
+        """Check both columns and bring them into the form that `measure` takes."""
+        x, y = _checked(scores, "score"), _checked(gold, "gold score")
+        if len(x) != len(y):
+            raise DataError(f"{len(x)} scores for {len(y)} gold scores.")
+        if len(x) < 2:
+            raise DataError(f"{self.name} needs at least 2 pairs, not {len(x)}.")
+        if self.binary:
+            other = np.flatnonzero((y != 0) & (y != 1))
+            if len(other):
+                wrong = f"pair {other[0] + 1}: the gold score is {y[other[0]]:g}"
+                raise DataError(f"{wrong}, but {self.name} needs labels 0 and 1.")
+            if y.min() == y.max():
+                same = f"All {len(y)} gold labels are {y[0]:g}"
+                raise DataError(f"{same}: {self.name} is undefined for one class.")
+            return self.prepare(x), _as_classes(y)
+        for what, column in (("scores", x), ("gold scores", y)):
+            if column.min() == column.max():
+                raise DataError(f"All {len(column)} {what} are {column[0]:g}: {self.name} is undefined.")
+        return self.prepare(x), self.prepare(y)
+
+
+def _checked(values: npt.ArrayLike, what: str) -> Column:
+    column = np.asarray(values, np.float64).reshape(-1)
+    bad = np.flatnonzero(~np.isfinite(column))
+    if len(bad):
+        count = f"{len(bad)} of {len(column)} pairs"
+        raise DataError(f"pair {bad[0] + 1}: the {what} is {column[bad[0]]} ({count}).")
+    return column
+
+
+spearman = Metric("Spearman", _spearman)
+pearson = Metric("Pearson", _pearson, _as_floats)
+auc = Metric("AUC", _auc, binary=True)
+average_precision = Metric("average precision", _average_precision, binary=True)
+
+METRICS: dict[str, Metric] = {
+    "spearman": spearman,
+    "pearson": pearson,
+    "auc": auc,
+    "average_precision": average_precision,
+}
+
+
+def bootstrap(
+    metric: Metric,
+    scores: npt.ArrayLike,
+    gold: npt.ArrayLike,
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Return the percentile interval of a metric over pairs drawn with replacement (Efron, 1979).
+
+    Resamples for which the metric is undefined (one class, all equal) are left out; with none left, both ends
+    are the value itself.
+    """
+    x, y = metric.prepared(scores, gold)
+    rng = np.random.default_rng(seed)
+    values = np.empty(samples)
+    for i in range(samples):
+        drawn = rng.integers(len(x), size=len(x))
+        values[i] = metric.measure(x[drawn], y[drawn])
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return (metric.measure(x, y),) * 2
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
