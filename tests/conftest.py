@@ -35,7 +35,9 @@ def make_pairs(n: int, seed: int = 0, *, scored: bool = False) -> Pairs:
     sentences = [" ".join(rng.choice(WORDS, rng.integers(3, 9))) for _ in range(2 * n)]
     first, second = sentences[:n], sentences[n:]
     # Every other pair shares most of its words, so that gold varies.
-    second = [f"{a} {b.split()[0]}" if i % 2 else b for i, (a, b) in enumerate(zip(first, second, strict=True))]
+    second = [
+        f"{a} {b.split()[0]}" if i % 2 else b for i, (a, b) in enumerate(zip(first, second, strict=True))
+    ]
     gold = [_dice(a, b) for a, b in zip(first, second, strict=True)] if scored else None
     return Pairs.from_rows(first, second, gold)
 

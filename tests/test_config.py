@@ -39,7 +39,11 @@ def test_mirror_brings_its_published_values_and_yields_to_the_user() -> None:
 
 @pytest.mark.parametrize(
     ("assignment", "value"),
-    [("distill.bi.learning_rate=2e-5", 2e-5), ("distill.bi.learning_rate=.5", 0.5), ("distill.bi.epochs=3", 3)],
+    [
+        ("distill.bi.learning_rate=2e-5", 2e-5),
+        ("distill.bi.learning_rate=.5", 0.5),
+        ("distill.bi.epochs=3", 3),
+    ],
 )
 def test_assignments_are_read_as_the_numbers_they_look_like(assignment: str, value: object) -> None:
     key = assignment.split("=")[0].rpartition(".")[2]

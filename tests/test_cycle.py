@@ -45,7 +45,10 @@ def test_several_students_share_the_silver_and_nothing_else(n: int) -> None:
 
 
 def test_previous_weights_come_from_the_teacher_of_the_half_cycle() -> None:
-    stages = {s.name: s for s in planned(cycles=2, distill={"bi": {"start": "previous"}, "cross": {"start": "previous"}})}
+    stages = {
+        s.name: s
+        for s in planned(cycles=2, distill={"bi": {"start": "previous"}, "cross": {"start": "previous"}})
+    }
     assert stages["cycle-2/distill-cross/s0"].needs[-1] == "cycle-1/distill-bi/s0"
     assert stages["cycle-2/distill-bi/s0"].needs[-1] == "cycle-2/distill-cross/s0"
 
@@ -84,6 +87,7 @@ def test_students_are_named_after_their_starts(plms: list[str], names: list[str]
 
 
 def test_planning_imports_nothing_heavy() -> None:
-    code = "import sys, transenc.cycle; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    heavy = ("torch", "transformers", "numpy")
+    code = f"import sys, transenc.cycle; print([m for m in {heavy} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

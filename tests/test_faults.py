@@ -25,7 +25,11 @@ def hook_file_operations(root: Path, act: Action) -> None:
 
     def seen(what: str, path: object) -> None:
         nonlocal count, inside
-        if inside or not isinstance(path, str | bytes | os.PathLike) or not os.fsdecode(path).startswith(str(root)):
+        if (
+            inside
+            or not isinstance(path, str | bytes | os.PathLike)
+            or not os.fsdecode(path).startswith(str(root))
+        ):
             return
         count += 1
         inside = True

@@ -90,7 +90,10 @@ def make_hostile(path: Path, how: str, canary: Path) -> None:
         "config_broken": lambda: config.write_text("{"),
         "config_deep": lambda: config.write_text("[" * 100_000),
         "config_missing": config.unlink,
-        "pickle_only": lambda: (weights.unlink(), (path / "pytorch_model.bin").write_bytes(pickle.dumps(Canary(canary)))),
+        "pickle_only": lambda: (
+            weights.unlink(),
+            (path / "pytorch_model.bin").write_bytes(pickle.dumps(Canary(canary))),
+        ),
         "pickle_renamed": lambda: write_weights(path, pickle.dumps(Canary(canary))),
         "zip_pickle_renamed": lambda: write_weights(path, b"PK\x03\x04" + b"\xff" * 64),
         "no_weights": weights.unlink,
@@ -117,7 +120,9 @@ def make_hostile(path: Path, how: str, canary: Path) -> None:
 
 
 @pytest.mark.parametrize("how", HOSTILE)
-def test_a_hostile_or_broken_model_is_refused_before_it_is_loaded(how: str, copy: Path, tmp_path: Path) -> None:
+def test_a_hostile_or_broken_model_is_refused_before_it_is_loaded(
+    how: str, copy: Path, tmp_path: Path
+) -> None:
     canary = tmp_path / "canary"
     (copy / "evil.py").write_text(f"open({str(canary)!r}, 'w')")
     make_hostile(copy, how, canary)
@@ -134,7 +139,9 @@ def test_weights_and_tokenizers_that_do_not_fit_are_named(how: str, copy: Path) 
     if how in ("shape", "nan"):
         tensors = load_file(copy / "model.safetensors")
         name = next(iter(tensors))
-        tensors[name] = tensors[name][..., :1].contiguous() if how == "shape" else tensors[name] * float("nan")
+        tensors[name] = (
+            tensors[name][..., :1].contiguous() if how == "shape" else tensors[name] * float("nan")
+        )
         save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     elif how == "tokenizer_cut":
         (copy / "tokenizer.json").write_text("{")

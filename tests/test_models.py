@@ -26,7 +26,9 @@ def family(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_every_architecture_scores_trains_and_comes_back_from_disk(arch: str, family: Any, tmp_path: Path) -> None:
+def test_every_architecture_scores_trains_and_comes_back_from_disk(
+    arch: str, family: Any, tmp_path: Path
+) -> None:
     plm = tiny_plm(tmp_path / "plm", arch)
     torch.manual_seed(0)
     model = family.create(plm, compute=CPU, max_length=24, pooling="mean")
@@ -73,7 +75,13 @@ def test_a_saved_cross_encoder_is_a_plain_transformers_classifier(plm: Path, tmp
     assert tokenizer.model_max_length == 16
     peer = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
     pairs = make_pairs(5)
-    batch = tokenizer(pairs.column(pairs.left), pairs.column(pairs.right), padding=True, truncation=True, return_tensors="pt")
+    batch = tokenizer(
+        pairs.column(pairs.left),
+        pairs.column(pairs.right),
+        padding=True,
+        truncation=True,
+        return_tensors="pt",
+    )
     with torch.no_grad():
         theirs = torch.sigmoid(peer(**batch).logits[:, 0]).numpy()
     np.testing.assert_allclose(model.score(pairs), theirs, atol=1e-6)
@@ -110,7 +118,10 @@ def test_chunked_training_outputs_and_gradients_equal_one_padded_batch(family: A
         torch.manual_seed(0)
         model = family.create(plm, compute=CPU, max_length=32, pooling="mean")
         model.module.eval()  # dropout draws per chunk
-        type(model.transformer).budget, kept = property(lambda self, b=budget: b), type(model.transformer).budget
+        type(model.transformer).budget, kept = (
+            property(lambda self, b=budget: b),
+            type(model.transformer).budget,
+        )
         try:
             outputs = model.outputs(model.prepare(pairs), pairs, np.arange(16))
         finally:
@@ -184,7 +195,9 @@ def test_collate_pads_with_the_mask_saying_so(plm: Path) -> None:
     from transenc.models.transformer import load_tokenizer
 
     tokens = tokenize(load_tokenizer(plm).backend_tokenizer, ["a dog", "a"], 16)
-    batch = collate(tokens, np.array([1, 0]), pad_id=9, names=["input_ids", "attention_mask", "token_type_ids"])
+    batch = collate(
+        tokens, np.array([1, 0]), pad_id=9, names=["input_ids", "attention_mask", "token_type_ids"]
+    )
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert batch["input_ids"][0, 3] == 9
     assert all(a.dtype == np.int64 for a in batch.values())

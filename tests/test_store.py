@@ -179,11 +179,16 @@ def test_a_second_process_is_refused_at_once_and_a_dead_one_holds_nothing(tmp_pa
 
 def test_a_foreign_directory_is_not_taken_for_a_run(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_text("x")
-    with pytest.raises(ConfigError, match=r"not a run directory \(it has photo.jpg\)"), Store(tmp_path).lock():
+    with (
+        pytest.raises(ConfigError, match=r"not a run directory \(it has photo.jpg\)"),
+        Store(tmp_path).lock(),
+    ):
         pass
 
 
-def test_write_file_keeps_the_old_content_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_file_keeps_the_old_content_when_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "run.yaml"
     write_file(path, b"old")
 
@@ -219,6 +224,7 @@ def test_committing_over_something_is_refused(store: Store) -> None:
 
 
 def test_the_store_knows_nothing_of_models() -> None:
-    code = "import sys, transenc.store; print([m for m in ('torch', 'transformers', 'pydantic') if m in sys.modules])"
+    heavy = ("torch", "transformers", "pydantic")
+    code = f"import sys, transenc.store; print([m for m in {heavy} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

@@ -115,7 +115,12 @@ def test_evaluating_does_not_shift_order_or_dropout() -> None:
 def test_a_loss_that_is_not_finite_is_named_with_its_step() -> None:
     module, _ = problem()
     with pytest.raises(DataError, match="stage: the loss is nan at step 1"):
-        fit(module, 20, lambda index: module(torch.full((1, 4), float("nan"))).sum(), Fit(SETTINGS, Compute(), 7, "stage"))
+        fit(
+            module,
+            20,
+            lambda index: module(torch.full((1, 4), float("nan"))).sum(),
+            Fit(SETTINGS, Compute(), 7, "stage"),
+        )
 
 
 def test_the_learning_rate_warms_up_and_decays_to_zero() -> None:

@@ -16,8 +16,12 @@ def model_card(family: str, plm: Plm, settings: Settings, chosen: dict[str, Any]
     front = ["---", "library_name: sentence-transformers", f"pipeline_tag: {pipeline}"]
     front += [f"base_model: {plm.name}"] if hub else []
     front += ["tags:", "- sentence-transformers", "- transenc", "- trans-encoder", "---", ""]
-    kind = "bi-encoder: one unit vector a sentence, cosine as the score" if family == "bi" else (
-        "cross-encoder: one logit a pair; apply a sigmoid (it was trained with binary cross-entropy on soft labels)"
+    kind = (
+        "bi-encoder: one unit vector a sentence, cosine as the score"
+        if family == "bi"
+        else (
+            "cross-encoder: one logit a pair; apply a sigmoid (it was trained with binary cross-entropy on soft labels)"
+        )
     )
     source = settings.task or settings.pairs or settings.corpus
     body = [
@@ -29,7 +33,8 @@ def model_card(family: str, plm: Plm, settings: Settings, chosen: dict[str, Any]
         "",
         f"Kept: `{chosen['model']}`"
         + (
-            f", development {metric} {100 * chosen['dev']:.2f}. Labelled development pairs selected it; none trained it."
+            f", development {metric} {100 * chosen['dev']:.2f}. "
+            "Labelled development pairs selected it; none trained it."
             if chosen["dev"] is not None
             else ", the last cycle: no labelled data was used at all."
         ),

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from transenc.errors import ConfigError
 from transenc.registry import did_you_mean
 
-
 # Names and sources; the functions are in objectives.py, which needs torch.
 OBJECTIVES = {
     "soft_bce": "binary cross-entropy of logits with soft labels (Trans-Encoder, section 2.2)",
@@ -25,7 +24,9 @@ OBJECTIVES = {
 class Frozen(BaseModel):
     """A settings group."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class FitSettings(Frozen):
@@ -38,7 +39,9 @@ class FitSettings(Frozen):
     schedule: Literal["linear", "constant"] = Field("linear", description="The rate after warm-up.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW decay; biases and normalisations are spared.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    max_length: int = Field(64, ge=4, description="Tokens a text (or pair) is cut to, kept with the saved model.")
+    max_length: int = Field(
+        64, ge=4, description="Tokens a text (or pair) is cut to, kept with the saved model."
+    )
     evaluate_every: int = Field(200, ge=1, description="Steps of an epoch between two development scores.")
     drop_last: bool = Field(False, description="Leave out the last, smaller batch of an epoch.")
 
@@ -54,19 +57,31 @@ class PrimeSettings(FitSettings):
     weight_decay: float = Field(0.0, ge=0, description="AdamW decay.")
     max_length: int = Field(32, ge=4, description="Tokens a sentence is cut to, kept with the saved model.")
     temperature: float = Field(0.05, gt=0, description="Softmax temperature of the contrastive loss.")
-    dropout: float | None = Field(None, ge=0, lt=1, description="Dropout of the two views; null keeps the model's own.")
-    head: bool = Field(True, description="Train through a dense+tanh head that is dropped afterwards (SimCSE).")
-    span_mask: int = Field(0, ge=0, description="Length of the span masked in the second view (Mirror-BERT); 0 off.")
-    span_unit: Literal["char", "token"] = Field("char", description="What span_mask counts; char as published.")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="Dropout of the two views; null keeps the model's own."
+    )
+    head: bool = Field(
+        True, description="Train through a dense+tanh head that is dropped afterwards (SimCSE)."
+    )
+    span_mask: int = Field(
+        0, ge=0, description="Length of the span masked in the second view (Mirror-BERT); 0 off."
+    )
+    span_unit: Literal["char", "token"] = Field(
+        "char", description="What span_mask counts; char as published."
+    )
     max_sentences: int = Field(100_000, ge=2, description="At most this many sentences, a seeded sample.")
-    corpus: str | None = Field(None, description="Sentence file to prime on; null: the sentences of the pairs.")
+    corpus: str | None = Field(
+        None, description="Sentence file to prime on; null: the sentences of the pairs."
+    )
     drop_last: bool = Field(True, description="Leave out the last, smaller batch of an epoch.")
 
 
 class DistillSettings(FitSettings):
     """One half-cycle's student."""
 
-    objective: str = Field("soft_bce", description="Loss between the student's outputs and the silver labels.")
+    objective: str = Field(
+        "soft_bce", description="Loss between the student's outputs and the silver labels."
+    )
     start: Literal["base", "primed", "previous"] = Field(
         "base", description="Initial weights: the PLM's, the primed bi-encoder's, or the current teacher's."
     )
@@ -76,7 +91,8 @@ class DistillSettings(FitSettings):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in OBJECTIVES:
-            raise ValueError(f"no such objective.{did_you_mean(value, list(OBJECTIVES))} There are: {', '.join(OBJECTIVES)}")
+            hint = did_you_mean(value, list(OBJECTIVES))
+            raise ValueError(f"no such objective.{hint} There are: {', '.join(OBJECTIVES)}")
         return value
 
 
@@ -93,26 +109,36 @@ class Distill(Frozen):
 class LabelSettings(Frozen):
     """How teachers' scores become silver labels."""
 
-    combine: Literal["mean", "rank-mean"] = Field("mean", description="How several teachers' scores are combined.")
+    combine: Literal["mean", "rank-mean"] = Field(
+        "mean", description="How several teachers' scores are combined."
+    )
     shard: int = Field(50_000, ge=1, description="Pairs scored between two commits.")
 
 
 class Settings(Frozen):
     """Everything that defines a run."""
 
-    plm: tuple[str, ...] = Field(min_length=1, description="Starts: hub name, directory or embedded name; one student each.")
+    plm: tuple[str, ...] = Field(
+        min_length=1, description="Starts: hub name, directory or embedded name; one student each."
+    )
     task: str | None = Field(None, description="The task whose pairs are trained on and whose tests are run.")
     pairs: str | None = Field(None, description="File of given pairs, instead of a task's.")
-    corpus: str | None = Field(None, description="File of sentences that pairs are mined from, instead of a task's.")
+    corpus: str | None = Field(
+        None, description="File of sentences that pairs are mined from, instead of a task's."
+    )
     recipe: str = Field("self", description="Named settings shipped with transenc.")
     cycles: int = Field(3, ge=1, le=100, description="Rounds of bi -> cross -> bi.")
-    select: Literal["dev", "last"] = Field("dev", description="Keep the best on development data, or the last cycle.")
+    select: Literal["dev", "last"] = Field(
+        "dev", description="Keep the best on development data, or the last cycle."
+    )
     inductive: bool = Field(False, description="Leave every evaluation pair out of the training pool.")
     sampler: str = Field("bm25:k=3", description="How pairs are mined from sentences: name:option=value,...")
     max_pairs: int | None = Field(None, ge=1, description="Train on a seeded sample of this many pairs.")
     pooling: Literal["auto", "cls", "mean"] = Field("auto", description="auto: the start's own, else cls.")
     seed: int = Field(1, ge=0, description="Seed of everything random.")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware is fast at it.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the hardware is fast at it."
+    )
     prime: PrimeSettings = PrimeSettings()
     label: LabelSettings = LabelSettings()
     distill: Distill = Distill()
@@ -178,7 +204,9 @@ def recipes() -> list[str]:
 def recipe_layers(name: str, *, task: str | None, metric: str | None) -> list[dict[str, Any]]:
     """Return a recipe's settings, then what it changes for a metric and for a task."""
     if name not in recipes():
-        raise ConfigError(f"No recipe named '{name}'.{did_you_mean(name, recipes())} There are: {', '.join(recipes())}.")
+        raise ConfigError(
+            f"No recipe named '{name}'.{did_you_mean(name, recipes())} There are: {', '.join(recipes())}."
+        )
     text = (files("transenc") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     raw = parse_yaml(text, f"recipe {name}")
     by_metric, by_task = raw.pop("for_metric", {}), raw.pop("for_task", {})
@@ -207,7 +235,8 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def build(values: Mapping[str, Any]) -> Settings:
     """Complete and validate settings; raise ConfigError naming the first wrong key and what would be right."""
-    # Nested groups are merged key by key over their defaults, so that one changed key does not reset its group.
+    # Nested groups are merged key by key over their defaults, so that one changed key does not reset its
+    # group.
     defaults = {
         "prime": PrimeSettings().model_dump(),
         "label": LabelSettings().model_dump(),

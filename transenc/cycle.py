@@ -57,7 +57,9 @@ def model_stages(stages: Sequence[Stage], student: str, family: str) -> list[Sta
     ]
 
 
-def plan(settings: Settings, students: Sequence[Student], *, tests: bool = False, dev: bool = False) -> list[Stage]:
+def plan(
+    settings: Settings, students: Sequence[Student], *, tests: bool = False, dev: bool = False
+) -> list[Stage]:
     """Return the stages of a run in order; no file is read and nothing heavy imported.
 
     tests: whether there is anything to evaluate on. dev: whether development data can select.
@@ -77,7 +79,14 @@ def plan(settings: Settings, students: Sequence[Student], *, tests: bool = False
         chosen = prime.model_dump() if student.prime != "none" else {"method": "none"}
         name = f"prime/{student.name}"
         stages.append(
-            Stage(name, "prime", {**chosen, "pooling": settings.pooling, "dev": dev}, ("pairs",), student.name, "bi")
+            Stage(
+                name,
+                "prime",
+                {**chosen, "pooling": settings.pooling, "dev": dev},
+                ("pairs",),
+                student.name,
+                "bi",
+            )
         )
         teacher[student.name] = name
     for cycle in range(1, settings.cycles + 1):
@@ -88,7 +97,8 @@ def plan(settings: Settings, students: Sequence[Student], *, tests: bool = False
     stages.append(Stage("select", "select", {"by": by}, tuple(s.name for s in models)))
     if tests:
         stages += [
-            Stage(f"evaluate/{s.name}", "evaluate", {}, (s.name,), s.student, s.family, s.cycle) for s in models
+            Stage(f"evaluate/{s.name}", "evaluate", {}, (s.name,), s.student, s.family, s.cycle)
+            for s in models
         ]
     for family in ("bi", "cross"):
         for student in students:
@@ -114,12 +124,23 @@ def _half_cycle(
     """
     at = f"cycle-{cycle}"
     labels = [
-        Stage(f"{at}/label-{teaching}/{s.name}", "label", {}, ("pairs", teacher[s.name]), s.name, teaching, cycle)
+        Stage(
+            f"{at}/label-{teaching}/{s.name}",
+            "label",
+            {},
+            ("pairs", teacher[s.name]),
+            s.name,
+            teaching,
+            cycle,
+        )
         for s in students
     ]
     silver = f"{at}/silver-{teaching}"
     combine = {"combine": settings.label.combine}
-    stages = [*labels, Stage(silver, "silver", combine, ("pairs", *(s.name for s in labels)), None, teaching, cycle)]
+    stages = [
+        *labels,
+        Stage(silver, "silver", combine, ("pairs", *(s.name for s in labels)), None, teaching, cycle),
+    ]
     wanted = getattr(settings.distill, learning)
     for student in students:
         needs = [silver, f"prime/{student.name}"]
@@ -127,8 +148,8 @@ def _half_cycle(
             needs.append(teacher[student.name])
         name = f"{at}/distill-{learning}/{student.name}"
         chosen = {**wanted.model_dump(), "pooling": settings.pooling, "dev": dev}
-        stages.append(Stage(name, "distill", chosen, tuple(dict.fromkeys(needs)), student.name, learning, cycle))
+        stages.append(
+            Stage(name, "distill", chosen, tuple(dict.fromkeys(needs)), student.name, learning, cycle)
+        )
         teacher[student.name] = name
     return stages
-
-

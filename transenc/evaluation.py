@@ -33,7 +33,13 @@ class Result:
 
 
 def measure(
-    model: str, family: str, sets: Mapping[str, Pairs], scores: Mapping[str, Scores], metric: str, *, group: str
+    model: str,
+    family: str,
+    sets: Mapping[str, Pairs],
+    scores: Mapping[str, Scores],
+    metric: str,
+    *,
+    group: str,
 ) -> list[Result]:
     """Compare scores with gold on every set, and average the values over the sets when there are several.
 

@@ -49,9 +49,7 @@ def find_plms(settings: Settings, *, offline: bool = False) -> list[Plm]:
     return [resolve(name, offline=offline) for name in settings.plm]
 
 
-def gather(
-    settings: Settings, *, data: Path | None, offline: bool, plm: Plm, compute: Compute
-) -> Inputs:
+def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, compute: Compute) -> Inputs:
     """Read or mine the training pairs and read the task's scored data.
 
     plm: embeds the corpus for samplers that compare embeddings.
@@ -59,7 +57,9 @@ def gather(
     if settings.pairs and settings.corpus:
         raise ConfigError("Give either --pairs (pairs as they are) or --corpus (pairs are mined), not both.")
     if not (settings.task or settings.pairs or settings.corpus):
-        raise ConfigError(f"Nothing to learn from: give --task ({', '.join(tasks.names())}), --pairs or --corpus.")
+        raise ConfigError(
+            f"Nothing to learn from: give --task ({', '.join(tasks.names())}), --pairs or --corpus."
+        )
     inputs = Inputs(Pairs.from_rows([], []))
     task = tasks.get(settings.task) if settings.task else None
     if task is not None:
@@ -83,12 +83,16 @@ def gather(
 
         seed = derive(settings.seed, "pairs", "mine")
         inputs.pairs = mine(sampler, sentences, seed=seed, encode=encode)  # type: ignore[arg-type]
-        inputs.said.append(f"{len(inputs.pairs):,} pairs mined from {len(sentences):,} sentences by {settings.sampler}")
+        inputs.said.append(
+            f"{len(inputs.pairs):,} pairs mined from {len(sentences):,} sentences by {settings.sampler}"
+        )
     else:
         assert task is not None
         inputs.pairs = tasks.pool(task, data, inductive=settings.inductive, offline=offline)
-        setting = "inductive: no evaluation pair in the pool" if settings.inductive else (
-            "transductive, as published: the pool holds the test pairs, without scores"
+        setting = (
+            "inductive: no evaluation pair in the pool"
+            if settings.inductive
+            else ("transductive, as published: the pool holds the test pairs, without scores")
         )
         inputs.said.append(f"{len(inputs.pairs):,} pairs of task {task.name} ({setting})")
     if settings.max_pairs is not None and len(inputs.pairs) > settings.max_pairs:

@@ -35,4 +35,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(logits, partner)
 
 
-PAIR_OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"soft_bce": soft_bce, "cosine_mse": cosine_mse}
+PAIR_OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "soft_bce": soft_bce,
+    "cosine_mse": cosine_mse,
+}

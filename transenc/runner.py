@@ -42,8 +42,8 @@ MODEL_FILE = "model.json"  # beside each model: what it is and its development s
 class Runner:
     """Run stages in order.
 
-    pairs: the training pairs, made before any stage. digests: fingerprints of what lies outside the run, by kind.
-    sentences: what is primed on; None: the sentences of the pairs.
+    pairs: the training pairs, made before any stage. digests: fingerprints of what lies outside the run, by
+    kind. sentences: what is primed on; None: the sentences of the pairs.
     """
 
     context: Context
@@ -97,10 +97,13 @@ class Runner:
             raise DamagedError(f"{path} cannot be read: {error}") from error
 
     def _size(self, stage: Stage) -> int:
-        # A training stage holds weights, the best weights and two moments, and the older checkpoint beside them.
+        # A training stage holds weights, the best weights and two moments, and the older checkpoint beside
+        # them.
         if stage.kind not in ("prime", "distill", "best"):
             return 0
-        weights = sum(f.stat().st_size for f in self.context.plms[str(stage.student)].path.glob("*.safetensors"))
+        weights = sum(
+            f.stat().st_size for f in self.context.plms[str(stage.student)].path.glob("*.safetensors")
+        )
         return weights * (2 if stage.kind == "best" else 10)
 
     # One method a kind of stage: inputs on disk -> outputs in `out`, and plain facts about them.
@@ -141,7 +144,12 @@ class Runner:
             stage=stage.name,
         )
         write_pairs(self.pairs.with_scores(scores), out / "scores.parquet")
-        return {"teacher": teacher, "pairs": len(scores), "mean": float(scores.mean()), "sd": float(scores.std())}
+        return {
+            "teacher": teacher,
+            "pairs": len(scores),
+            "mean": float(scores.mean()),
+            "sd": float(scores.std()),
+        }
 
     def _silver(self, stage: Stage, out: Path, identity: str) -> Info:
         columns = []
@@ -154,7 +162,12 @@ class Runner:
         if labels.clipped:
             logger.info("%s: %d of %d scores clipped.", stage.name, labels.clipped, len(labels.values))
         histogram = np.histogram(labels.values, bins=10, range=(0, 1))[0].tolist()
-        return {"rule": labels.rule, "clipped": labels.clipped, "pairs": len(labels.values), "histogram": histogram}
+        return {
+            "rule": labels.rule,
+            "clipped": labels.clipped,
+            "pairs": len(labels.values),
+            "histogram": histogram,
+        }
 
     def _distill(self, stage: Stage, out: Path, identity: str) -> Info:
         context, store = self.context, self.context.store
@@ -287,7 +300,9 @@ def record(context: Context, argv: Sequence[str] | None = None) -> None:
         changes = list(differences(before, settings))
         if changes:
             shown = "; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else "")
-            raise ConfigError(f"{root} was begun with other settings: {shown}. Use another --run, or the old settings.")
+            raise ConfigError(
+                f"{root} was begun with other settings: {shown}. Use another --run, or the old settings."
+            )
     else:
         write_file(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
     if not (root / "run.json").exists():

@@ -19,7 +19,9 @@ def newest_run(runs: Path = RUNS) -> Path | None:
 
 def best_models(run: Path) -> list[Path]:
     """List the best model directories of a finished run, bi-encoders first."""
-    return [p.parent for family in ("bi", "cross") for p in sorted((run / "best" / family).rglob("best.json"))]
+    return [
+        p.parent for family in ("bi", "cross") for p in sorted((run / "best" / family).rglob("best.json"))
+    ]
 
 
 def models_of(run: Path | None, *, say: Callable[[str], None] = lambda text: None) -> list[Path]:
@@ -34,7 +36,9 @@ def models_of(run: Path | None, *, say: Callable[[str], None] = lambda text: Non
         say(f"newest finished run: {run}")
     models = best_models(run)
     if not models:
-        raise ConfigError(f"{run} holds no finished run (no best/). Finish it with its cycle command, or name --model.")
+        raise ConfigError(
+            f"{run} holds no finished run (no best/). Finish it with its cycle command, or name --model."
+        )
     for model in models:
         verify(model)
     return models

@@ -17,9 +17,9 @@ CLIP = "clip to [0, 1]"
 class Scorer(Protocol):
     """Judge how alike the two sentences of a pair are.
 
-    Scores are comparable within one scorer and grow with similarity: cosines in [-1, 1] for encoders, probabilities
-    in [0, 1] for cross-encoders. They are not clipped here, since ties among negatives would distort rank metrics;
-    `to_labels` makes training targets of them.
+    Scores are comparable within one scorer and grow with similarity: cosines in [-1, 1] for encoders,
+    probabilities in [0, 1] for cross-encoders. They are not clipped here, since ties among negatives would
+    distort rank metrics; `to_labels` makes training targets of them.
     """
 
     family: str
@@ -52,7 +52,8 @@ def to_labels(scores: Scores) -> Labels:
 
 def mean(columns: Sequence[Scores]) -> Scores:
     """Average several scorers' scores of the same pairs."""
-    return np.mean(np.stack(columns), axis=0, dtype=np.float64).astype(np.float32)
+    averaged: Scores = np.stack(columns).astype(np.float64).mean(axis=0).astype(np.float32)
+    return averaged
 
 
 def rank_mean(columns: Sequence[Scores]) -> Scores:

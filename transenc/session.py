@@ -12,12 +12,12 @@ from transenc.cycle import Stage, Student, plan, student_names
 from transenc.inputs import Inputs, find_plms, gather, students_of
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
+from transenc.progress import Progress
 from transenc.readers import read_sentences
 from transenc.runner import Runner, pairs_digest, plm_digest, record
 from transenc.runs import RUNS
 from transenc.stages.context import Context
 from transenc.store import Store
-from transenc.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,18 @@ class Session:
             "evaluate": {name: pairs_digest(gold) for name, gold in inputs.tests.items()},
         }
         digests.update(
-            {f"plm:{s.name}": plm_digest(p.path) for s, p in zip(students, plms, strict=True)} if not dry_run else {}
+            {f"plm:{s.name}": plm_digest(p.path) for s, p in zip(students, plms, strict=True)}
+            if not dry_run
+            else {}
         )
         runner = Runner(context, inputs.pairs, digests, sentences)
         notes = list(inputs.said)
         if settings.select == "dev" and inputs.dev is None:
             notes.append("no development data: the last cycle is kept (--select last)")
         elif by_dev:
-            notes.append(f"{len(inputs.dev or ()):,} labelled development pairs select checkpoints and cycles")
+            notes.append(
+                f"{len(inputs.dev or ()):,} labelled development pairs select checkpoints and cycles"
+            )
         notes += [f"{name}: {plm.note}" for name, plm in context.plms.items() if plm.note]
         return cls(settings, root, inputs, students, stages, context, runner, notes)
 

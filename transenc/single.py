@@ -45,5 +45,3 @@ def _workshop(out: Path) -> Iterator[Store]:
     with store.lock():
         yield store
     shutil.rmtree(store.root, ignore_errors=True)
-
-

@@ -1,7 +1,8 @@
 """The run directory: committed stages, checkpoints, one kernel lock, resume by content.
 
-A directory is written under `tmp/`, flushed, given a manifest of sizes and sha256 as its last file, and renamed
-into place. So finished means: the directory exists under its final name and verifies. Nothing here knows models.
+A directory is written under `tmp/`, flushed, given a manifest of sizes and sha256 as its last file, and
+renamed into place. So finished means: the directory exists under its final name and verifies. Nothing here
+knows models.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ class Manifest:
 def commit(temporary: Path, final: Path, *, identity: str, info: Mapping[str, Any] | None = None) -> None:
     """Give a finished temporary directory its manifest and its final name, durably.
 
-    identity: the fingerprint of what went in. info: plain facts to keep; no times, so that equal work is equal bytes.
+    identity: the fingerprint of what went in. info: plain facts to keep; no times, so that equal work is
+    equal bytes.
     """
     files: dict[str, dict[str, Any]] = {}
     for name in _files(temporary):
@@ -130,7 +132,9 @@ def manifest(directory: Path) -> Manifest:
             raise DamagedError(f"{path} has schema {raw['schema']}; this transenc reads {SCHEMA}.")
         return Manifest(raw["fingerprint"], dict(raw["files"]), dict(raw["info"]))
     except FileNotFoundError:
-        raise DamagedError(f"{directory} has no {MANIFEST}: it was not written by a finished stage.") from None
+        raise DamagedError(
+            f"{directory} has no {MANIFEST}: it was not written by a finished stage."
+        ) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise DamagedError(f"{path} cannot be read: {error}") from error
 
@@ -190,10 +194,14 @@ class Store:
             lock.acquire()
         except Timeout:
             who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another process"
-            raise LockedError(f"{self.root} is in use by {who}. Wait for it, or name another --run.") from None
+            raise LockedError(
+                f"{self.root} is in use by {who}. Wait for it, or name another --run."
+            ) from None
         try:
             since = time.strftime("%Y-%m-%d %H:%M:%S")
-            holder.write_text(f"pid {os.getpid()} on {socket.gethostname()} since {since}\n", encoding="utf-8")
+            holder.write_text(
+                f"pid {os.getpid()} on {socket.gethostname()} since {since}\n", encoding="utf-8"
+            )
             self.sweep()
             yield
         finally:
@@ -291,7 +299,9 @@ class Checkpoints:
         """Commit what `write(directory)` writes, re-read it, and only then drop the older ones."""
         final = self.folder / f"step-{step:09d}"
         if final.exists():
-            shutil.rmtree(final)  # the same step again can only be a damaged one: a verified one is resumed from
+            shutil.rmtree(
+                final
+            )  # the same step again can only be a damaged one: a verified one is resumed from
         work = self.store.temporary()
         try:
             write(work)

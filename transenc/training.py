@@ -49,8 +49,9 @@ class Fitted:
 class Fit:
     """Everything `fit` needs besides the module and its loss.
 
-    seed, stage: give order and dropout. evaluate: the development score (higher is better), or None to keep the last
-    weights. checkpoint_every: steps between checkpoints; None goes by time. Neither changes the result.
+    seed, stage: give order and dropout. evaluate: the development score (higher is better), or None to keep
+    the last weights. checkpoint_every: steps between checkpoints; None goes by time. Neither changes the
+    result.
     """
 
     settings: FitSettings
@@ -89,7 +90,8 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     settings = run.settings
     if n == 0:
         raise DataError(f"{run.stage}: there is nothing to train on.")
-    # A batch of one has no negatives and cannot be dropped either, so only whole batches count when asked for.
+    # A batch of one has no negatives and cannot be dropped either, so only whole batches count when asked
+    # for.
     per_epoch = n // settings.batch_size if settings.drop_last else math.ceil(n / settings.batch_size)
     if per_epoch == 0:
         raise DataError(f"{run.stage}: {n} examples do not fill one batch of {settings.batch_size}.")
@@ -125,7 +127,9 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
 
         window.append(loss.item())
         if not math.isfinite(window[-1]):
-            raise DataError(f"{run.stage}: the loss is {window[-1]} at step {step + 1}. Try a lower learning rate.")
+            raise DataError(
+                f"{run.stage}: the loss is {window[-1]} at step {step + 1}. Try a lower learning rate."
+            )
         finished = step + 1
         if len(window) == LOSS_WINDOW or finished == steps:
             result.losses.append((finished, float(np.mean(window))))
@@ -159,11 +163,15 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
 
 def adamw(module: nn.Module, settings: FitSettings) -> torch.optim.AdamW:
     """Return AdamW that does not decay biases and normalisation weights."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             (free if parameter.ndim < 2 or name.endswith("bias") else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
 
 

@@ -38,7 +38,9 @@ def _version(value: bool) -> None:
 @app.callback()
 def common(
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors."),
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
     """Turn a pretrained language model and unlabelled sentences into a bi-encoder and a cross-encoder."""
     if debug:

@@ -31,7 +31,9 @@ def backends(json_: options.Json = False) -> None:
     rows += [{"kind": "task", "name": n, "options": {"": tasks.get(n).title}} for n in tasks.names()]
     for row in rows:
         group = {"sampler": registry.SAMPLERS, "family": registry.FAMILIES, "embedded PLM": registry.PLMS}
-        row["package"] = " ".join(registry.owner(group[row["kind"]], row["name"])) if row["kind"] in group else ""
+        row["package"] = (
+            " ".join(registry.owner(group[row["kind"]], row["name"])) if row["kind"] in group else ""
+        )
     if json_:
         for row in rows:
             out_json(row)
@@ -40,7 +42,12 @@ def backends(json_: options.Json = False) -> None:
     wide_table(
         ["kind", "name", "options", "package"],
         [
-            [r["kind"], r["name"], "\n".join(f"{k}={v}" if k else v for k, v in r["options"].items()), r["package"]]
+            [
+                r["kind"],
+                r["name"],
+                "\n".join(f"{k}={v}" if k else v for k, v in r["options"].items()),
+                r["package"],
+            ]
             for r in rows
         ],
     )

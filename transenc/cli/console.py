@@ -38,6 +38,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     """Print a table; the first column is text, the others are numbers."""
     from rich.box import SIMPLE
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     terminal = sys.stdout.isatty()
@@ -46,21 +47,22 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     for i, column in enumerate(columns):
         shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(escape, row))
     console.print(shown)
 
 
-def wide_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def wide_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
     """Print a table of texts that wrap."""
     from rich.box import SIMPLE
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
-    shown = Table(*columns, box=SIMPLE, pad_edge=False)
+    shown = Table(*columns, title=title, box=SIMPLE, title_justify="left", pad_edge=False)
     for row in rows:
-        shown.add_row(*row)
-    console.print(shown, markup=False)
+        shown.add_row(*map(escape, row))
+    console.print(shown)
 
 
 class _Handler(logging.Handler):
@@ -75,6 +77,8 @@ def log_to_stderr() -> None:
     if not any(isinstance(h, _Handler) for h in logger.handlers):
         logger.addHandler(_Handler())
         logger.setLevel(logging.INFO)
+        # Which files were read, and how many rows were used, is told by the commands themselves.
+        logging.getLogger("transenc.readers").setLevel(logging.WARNING)
 
 
 class Reporter:

@@ -13,9 +13,13 @@ from transenc.cli import options
 def cycle(
     plm: Annotated[
         list[str] | None,
-        typer.Option(help="Start: a hub name, a directory, or an embedded name such as minilm; repeat for several."),
+        typer.Option(
+            help="Start: a hub name, a directory, or an embedded name such as minilm; repeat for several."
+        ),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Task whose pairs are used and whose tests are run.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task whose pairs are used and whose tests are run.")
+    ] = None,
     pairs: Annotated[Path | None, typer.Option(help="File of pairs to learn from, as they are.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="File of sentences to mine pairs from.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Named settings; default: self.")] = None,
@@ -23,11 +27,16 @@ def cycle(
     run: Annotated[Path | None, typer.Option(help="Run directory; default: runs/<plm>-<task>.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     set_: options.Set = None,
-    select: Annotated[str | None, typer.Option(help="dev: the best on development data; last: the last cycle.")] = None,
+    select: Annotated[
+        str | None, typer.Option(help="dev: the best on development data; last: the last cycle.")
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="How pairs are mined: NAME[:option=value,...].")] = None,
-    max_pairs: Annotated[int | None, typer.Option(min=1, help="Use a seeded sample of this many pairs.")] = None,
+    max_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Use a seeded sample of this many pairs.")
+    ] = None,
     inductive: Annotated[
-        bool | None, typer.Option("--inductive/--transductive", help="Leave evaluation pairs out of the pool.")
+        bool | None,
+        typer.Option("--inductive/--transductive", help="Leave evaluation pairs out of the pool."),
     ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
@@ -40,6 +49,7 @@ def cycle(
     """Train a bi-encoder and a cross-encoder that teach each other, from a PLM and unlabelled text."""
     from transenc import config as settings_module
     from transenc import registry, tasks
+    from transenc.errors import ConfigError
 
     flags: dict[str, Any] = {
         "plm": plm or None,
@@ -60,7 +70,7 @@ def cycle(
     user = settings_module.merge(file, given, settings_module.from_assignments(options.setting_list(set_)))
     if not user.get("plm"):
         embedded = ", ".join(registry.names(registry.PLMS))
-        raise settings_module.ConfigError(f"Name a start: --plm NAME (a hub name, a directory, or: {embedded}).")
+        raise ConfigError(f"Name a start: --plm NAME (a hub name, a directory, or: {embedded}).")
     if not any(user.get(key) for key in ("task", "pairs", "corpus")):
         user["task"] = "sts"
     name = user.get("task")

@@ -17,7 +17,9 @@ def distill(
     out: Annotated[Path, typer.Option(help="Directory for the model; must not exist.")],
     dev: Annotated[Path | None, typer.Option(help="Scored pairs that select the best checkpoint.")] = None,
     score_range: options.ScoreRange = None,
-    asymmetric: Annotated[bool, typer.Option("--asymmetric", help="(a, b) and (b, a) mean different things.")] = False,
+    asymmetric: Annotated[
+        bool, typer.Option("--asymmetric", help="(a, b) and (b, a) mean different things.")
+    ] = False,
     pooling: Annotated[str, typer.Option(help="cls, mean, or auto: the start's own, else cls.")] = "auto",
     set_: options.Set = None,
     skip_bad: options.SkipBad = None,
@@ -28,7 +30,8 @@ def distill(
 ) -> None:
     """Distil the scores of pairs, silver or gold, into a bi-encoder or a cross-encoder."""
     from transenc import config, registry
-    from transenc.cli.console import Reporter, log_to_stderr, out as show
+    from transenc.cli.console import Reporter, log_to_stderr
+    from transenc.cli.console import out as show
     from transenc.interrupt import stop_on_signals
     from transenc.readers import SkipBad, read_pairs
 
@@ -51,6 +54,12 @@ def distill(
                 settings, family, silver, gold, out,
                 symmetric=not asymmetric, device=device, offline=offline, stop=stop, report=reporter.progress,
             )  # fmt: skip
-    best = "" if fitted.best is None else f", best dev Spearman {100 * fitted.best:.2f} at step {fitted.best_step}"
-    show(f"{out}: {family}-encoder from {len(silver):,} pairs, last mean loss {fitted.losses[-1][1]:.4f}{best}")
+    best = (
+        ""
+        if fitted.best is None
+        else f", best dev Spearman {100 * fitted.best:.2f} at step {fitted.best_step}"
+    )
+    show(
+        f"{out}: {family}-encoder from {len(silver):,} pairs, last mean loss {fitted.losses[-1][1]:.4f}{best}"
+    )
     show(f"Next: transenc evaluate demo --model {out}")

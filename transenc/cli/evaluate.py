@@ -15,17 +15,23 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    task: Annotated[str, typer.Argument(metavar="TASK_OR_FILE", help="A task (sts, mrpc, demo, ...) or a scored file.")],
+    task: Annotated[
+        str, typer.Argument(metavar="TASK_OR_FILE", help="A task (sts, mrpc, demo, ...) or a scored file.")
+    ],
     model: Annotated[
-        list[str] | None, typer.Option(help="Directory, hub name, engine or minilm; repeat: their ensemble is shown too.")
+        list[str] | None,
+        typer.Option(help="Directory, hub name, engine or minilm; repeat: their ensemble is shown too."),
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="Run whose best models are evaluated; default: the newest.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run whose best models are evaluated; default: the newest.")
+    ] = None,
     data: options.Data = None,
     metric: Annotated[str | None, typer.Option(help="spearman, pearson, auc or average_precision.")] = None,
     score_range: options.ScoreRange = None,
     json_: options.Json = False,
     fail_under: Annotated[
-        float | None, typer.Option(help="Exit 9 if any model's value (the average of several sets) is below this.")
+        float | None,
+        typer.Option(help="Exit 9 if any model's value (the average of several sets) is below this."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory for result files in MTEB's shape.")] = None,
     skip_bad: options.SkipBad = None,
@@ -36,7 +42,8 @@ def evaluate(
     """Evaluate models on a task or on one's own scored pairs, with 95% bootstrap intervals."""
     import dataclasses
 
-    from transenc.cli.console import log_to_stderr, note, out as show, out_json
+    from transenc.cli.console import log_to_stderr, note, out_json
+    from transenc.cli.console import out as show
     from transenc.errors import BelowThresholdError, ConfigError
     from transenc.evaluation import ensemble, measure, score_sets, write_mteb
     from transenc.metrics import METRICS
@@ -74,14 +81,21 @@ def evaluate(
         low = [r for r in finals.values() if r.value < fail_under]
         if low:
             raise BelowThresholdError(
-                "; ".join(f"{r.model}: {r.task} {r.metric} {r.value:.4f} is below {fail_under:g}" for r in low)
+                "; ".join(
+                    f"{r.model}: {r.task} {r.metric} {r.value:.4f} is below {fail_under:g}" for r in low
+                )
             )
     if not json_:
         show(f"{chosen}, times 100; intervals: 95% percentile bootstrap over pairs")
 
 
 def _sets(
-    task: str, data: Path | None, score_range: tuple[float, float] | None, skip_bad: str | None, *, offline: bool
+    task: str,
+    data: Path | None,
+    score_range: tuple[float, float] | None,
+    skip_bad: str | None,
+    *,
+    offline: bool,
 ) -> tuple[dict[str, Pairs], str]:
     from transenc import tasks
     from transenc.readers import SkipBad, read_pairs
@@ -89,7 +103,9 @@ def _sets(
     path = Path(task)
     if task not in tasks.names() and (path.suffix or path.exists()):
         skip = SkipBad.parse(skip_bad) if skip_bad else None
-        return {path.name: read_pairs(path, scores="required", score_range=score_range, skip_bad=skip)}, "spearman"
+        return {
+            path.name: read_pairs(path, scores="required", score_range=score_range, skip_bad=skip)
+        }, "spearman"
     found = tasks.get(task)
     return dict(tasks.tests(found, data, offline=offline)), found.metric
 

@@ -21,9 +21,15 @@ def export() -> None:
 def onnx(
     out: Annotated[Path, typer.Option(help="Directory for the engine (or for bi/ and cross/ of a run).")],
     model: Annotated[str | None, typer.Option(help="Directory, hub name or minilm.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Run whose best models are exported; default: the newest.")] = None,
-    pairs: Annotated[Path | None, typer.Option(help="Pairs to compare on; default: the demo's development set.")] = None,
-    opset: Annotated[int | None, typer.Option(help="ONNX opset; default: one that current runtimes read.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run whose best models are exported; default: the newest.")
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Pairs to compare on; default: the demo's development set.")
+    ] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="ONNX opset; default: one that current runtimes read.")
+    ] = None,
     tolerance: Annotated[float, typer.Option(help="Largest allowed difference of a score.")] = 1e-4,
     json_: options.Json = False,
     offline: options.Offline = False,
@@ -32,7 +38,8 @@ def onnx(
     import dataclasses
 
     from transenc import tasks
-    from transenc.cli.console import log_to_stderr, note, out as show, out_json
+    from transenc.cli.console import log_to_stderr, note, out_json
+    from transenc.cli.console import out as show
     from transenc.errors import ConfigError
     from transenc.export.onnx import export_onnx
     from transenc.models.loading import load_scorer
@@ -48,7 +55,9 @@ def onnx(
         found = models_of(run, say=note)
         root = next(p for p in found[0].parents if p.name == "best")
         jobs = [(str(path), out / path.relative_to(root)) for path in found]
-    sample = read_pairs(pairs, scores="ignored") if pairs else tasks.dev(tasks.get("demo"), None, offline=True)
+    sample = (
+        read_pairs(pairs, scores="ignored") if pairs else tasks.dev(tasks.get("demo"), None, offline=True)
+    )
     for name, target in jobs:
         scorer = load_scorer(name, device="cpu", precision="fp32", offline=offline)
         report = export_onnx(scorer, target, pairs=sample, opset=opset, tolerance=tolerance, source=name)

@@ -12,16 +12,22 @@ from transenc.cli import options
 
 def label(
     teacher: Annotated[
-        list[str], typer.Option(help="Scorer: a directory, a hub name, an exported engine, minilm; repeat for several.")
+        list[str],
+        typer.Option(help="Scorer: a directory, a hub name, an exported engine, minilm; repeat for several."),
     ],
     out: Annotated[Path, typer.Option(help="File to write: .tsv, .jsonl or .parquet.")],
     pairs: Annotated[Path | None, typer.Option(help="File of pairs.")] = None,
-    corpus: Annotated[list[Path] | None, typer.Option(help="File of sentences to mine pairs from; repeat.")] = None,
+    corpus: Annotated[
+        list[Path] | None, typer.Option(help="File of sentences to mine pairs from; repeat.")
+    ] = None,
     sampler: Annotated[str, typer.Option(help="How pairs are mined: NAME[:option=value,...].")] = "bm25",
     encoder: Annotated[
-        str | None, typer.Option(help="Model that embeds sentences for semantic samplers; default: the first teacher.")
+        str | None,
+        typer.Option(help="Model that embeds sentences for semantic samplers; default: the first teacher."),
     ] = None,
-    max_pairs: Annotated[int | None, typer.Option(min=1, help="Keep a seeded sample of the mined pairs.")] = None,
+    max_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Keep a seeded sample of the mined pairs.")
+    ] = None,
     combine: Annotated[str, typer.Option(help="mean or rank-mean of several teachers.")] = "mean",
     shard: Annotated[int, typer.Option(min=1, help="Pairs between two checkpoints.")] = 50_000,
     skip_bad: options.SkipBad = None,
@@ -32,7 +38,8 @@ def label(
 ) -> None:
     """Label given or mined pairs with the scores of one or several models, mapped to [0, 1]."""
     from transenc import registry
-    from transenc.cli.console import Reporter, log_to_stderr, note, out as show
+    from transenc.cli.console import Reporter, log_to_stderr, note
+    from transenc.cli.console import out as show
     from transenc.errors import ConfigError
     from transenc.interrupt import stop_on_signals
     from transenc.models.loading import load_scorer
@@ -69,7 +76,11 @@ def label(
         if getattr(backend, "needs_encoder", False):
             encode = getattr(scorer_of(encoder or teacher[0]), "encode", None)
         found = mine(
-            backend, read_sentences(list(corpus or []), skip_bad=skip), seed=seed, encode=encode, max_pairs=max_pairs
+            backend,
+            read_sentences(list(corpus or []), skip_bad=skip),
+            seed=seed,
+            encode=encode,
+            max_pairs=max_pairs,
         )
         note(f"{len(found):,} pairs mined by {sampler}")
     with stop_on_signals() as stop:
@@ -93,8 +104,8 @@ def label(
             labels = to_labels(COMBINE[combine](columns))
             write_pairs(found.with_scores(labels.values), out)
     show(
-        f"{out}: {len(found):,} pairs over {len(found.sentences):,} sentences, mean {labels.values.mean():.3f}, "
-        f"{labels.clipped:,} scores changed by '{labels.rule}'"
+        f"{out}: {len(found):,} pairs over {len(found.sentences):,} sentences, "
+        f"mean {labels.values.mean():.3f}, {labels.clipped:,} scores changed by '{labels.rule}'"
     )
     show(f"Next: transenc distill --pairs {out} --family cross --start PLM --out DIR")
 

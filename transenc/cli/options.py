@@ -22,7 +22,8 @@ ScoreRange = Annotated[
     tuple[float, float] | None, typer.Option(help="Lowest and highest gold score, mapped to [0, 1].")
 ]
 SkipBad = Annotated[
-    str | None, typer.Option(help="Skip up to this many bad rows (5, or 2%) instead of stopping at the first.")
+    str | None,
+    typer.Option(help="Skip up to this many bad rows (5, or 2%) instead of stopping at the first."),
 ]
 Runs = Path("runs")
 

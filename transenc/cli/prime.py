@@ -25,12 +25,14 @@ def prime(
 ) -> None:
     """Prime a bi-encoder: two dropout views of a sentence are pulled together, other sentences pushed away."""
     from transenc import config
-    from transenc.cli.console import Reporter, log_to_stderr, out as show
+    from transenc.cli.console import Reporter, log_to_stderr
+    from transenc.cli.console import out as show
+    from transenc.errors import ConfigError
     from transenc.interrupt import stop_on_signals
     from transenc.readers import SkipBad, read_sentences
 
     if method not in ("simcse", "mirror"):
-        raise config.ConfigError(f"No priming method '{method}'. There are: simcse, mirror.")
+        raise ConfigError(f"No priming method '{method}'. There are: simcse, mirror.")
     values = config.merge(
         {"plm": [plm], "prime": {"method": method}, "pooling": pooling, "seed": seed, "precision": precision},
         config.from_assignments(options.setting_list(set_)),
@@ -46,5 +48,7 @@ def prime(
             fitted = prime_to(
                 settings, sentences, out, device=device, offline=offline, stop=stop, report=reporter.progress
             )
-    show(f"{out}: primed on {len(sentences):,} sentences ({method}), last mean loss {fitted.losses[-1][1]:.4f}")
+    show(
+        f"{out}: primed on {len(sentences):,} sentences ({method}), last mean loss {fitted.losses[-1][1]:.4f}"
+    )
     show(f"Next: transenc evaluate demo --model {out}")

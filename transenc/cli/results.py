@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transenc.cli.console import note, out, out_json, table
+from transenc.cli.console import note, out, out_json, table, wide_table
 
 if TYPE_CHECKING:
     from transenc.session import Outcome, Row, Session
@@ -40,7 +40,7 @@ def show_plan(session: Session, *, as_json: bool) -> None:
         for stage, row in zip(session.stages, rows, strict=True):
             out_json({"stage": stage.name, "kind": stage.kind, "what": row[2], "needs": list(stage.needs)})
         return
-    table(["stage", "kind", "what"], rows, title=f"Plan of {session.root}")
+    wide_table(["stage", "kind", "what"], rows, title=f"Plan of {session.root}")
     for line in session.notes:
         note(line)
 

@@ -90,7 +90,8 @@ class BiFamily:
     ) -> BiEncoder:
         """Make a bi-encoder of a PLM's, or another bi-encoder's, weights.
 
-        max_length: tokens a sentence is cut to; None keeps the directory's own. pooling: None keeps its own, else cls.
+        max_length: tokens a sentence is cut to; None keeps the directory's own. pooling: None keeps its own,
+        else cls.
         """
         found = describe(str(start), start)
         pooling = pooling or found.pooling or "cls"
@@ -107,5 +108,3 @@ class BiFamily:
         """Load a saved bi-encoder; a bare PLM is pooled by its mean."""
         found = describe(str(path), path)
         return self.create(path, compute=compute, max_length=None, pooling=found.pooling or "mean")
-
-

@@ -68,7 +68,8 @@ class CrossFamily:
     ) -> CrossEncoder:
         """Make a cross-encoder of a PLM's or a bi-encoder's weights and a new one-logit head.
 
-        The head's weights come from torch's global generator: seed it first. `pooling` does not concern this family.
+        The head's weights come from torch's global generator: seed it first. `pooling` does not concern this
+        family.
         """
         module = load_module(start, "AutoModelForSequenceClassification", num_labels=1)
         config: Any = module.config
@@ -80,6 +81,8 @@ class CrossFamily:
         module = load_module(path, "AutoModelForSequenceClassification")
         config: Any = module.config
         if config.num_labels != 1:
-            raise DataError(f"{path} classifies into {config.num_labels} labels; a cross-encoder here has one.")
+            raise DataError(
+                f"{path} classifies into {config.num_labels} labels; a cross-encoder here has one."
+            )
         length = own_length(path, config)
         return CrossEncoder(Transformer(module.to(compute.device), load_tokenizer(path), length, compute))

@@ -14,7 +14,8 @@ from transenc.errors import MachineError
 class Compute:
     """Where and how exactly to compute.
 
-    device: "cpu", "cuda", "cuda:1", ... precision: "fp32", or "bf16": bf16 arithmetic over fp32 weights in training.
+    device: "cpu", "cuda", "cuda:1", ... precision: "fp32", or "bf16": bf16 arithmetic over fp32 weights in
+    training.
     """
 
     device: str = "cpu"
@@ -30,7 +31,9 @@ class Compute:
         except (RuntimeError, AssertionError) as error:
             have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
             reason = str(error).splitlines()[0]
-            raise MachineError(f"No device '{device}' here ({reason}). There is: {', '.join(have)}.") from error
+            raise MachineError(
+                f"No device '{device}' here ({reason}). There is: {', '.join(have)}."
+            ) from error
         if precision == "auto":
             precision = "bf16" if _fast_bf16(device) else "fp32"
         return cls(device, precision)
@@ -49,7 +52,7 @@ class Compute:
 
 def _fast_bf16(device: str) -> bool:
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Without these instructions bf16 is emulated, some hundred times slower than fp32.
     has = torch.cpu.get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))

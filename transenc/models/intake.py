@@ -24,8 +24,19 @@ MODEL_TYPES = (
     "roberta", "roberta-prelayernorm", "xlm-roberta",
 )  # fmt: skip
 # Keys that make a loader import or download code (docs/security.md); their presence is refused, not ignored.
-CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code", "model_file", "_attn_implementation_internal")
-LIMITS = {"hidden_size": 16384, "num_hidden_layers": 200, "vocab_size": 4_000_000, "intermediate_size": 131072}
+CODE_KEYS = (
+    "auto_map",
+    "custom_pipelines",
+    "trust_remote_code",
+    "model_file",
+    "_attn_implementation_internal",
+)
+LIMITS = {
+    "hidden_size": 16384,
+    "num_hidden_layers": 200,
+    "vocab_size": 4_000_000,
+    "intermediate_size": 131072,
+}
 DOWNLOAD = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "1_Pooling/*", "tokenizer*"]
 
 
@@ -33,8 +44,9 @@ DOWNLOAD = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "1_
 class Plm:
     """A pretrained model on disk.
 
-    name: what the user typed. tuned: trained for sentence similarity already, so priming is skipped by default.
-    pooling: how its sentence vectors are made, or None when it does not say. note: one line shown with its results.
+    name: what the user typed. tuned: trained for sentence similarity already, so priming is skipped by
+    default. pooling: how its sentence vectors are made, or None when it does not say. note: one line shown
+    with its results.
     """
 
     name: str
@@ -56,7 +68,9 @@ def resolve(name: str, *, offline: bool = False) -> Plm:
     elif local.exists():
         raise ConfigError(f"{name} is a file; a model is a directory with config.json and model.safetensors.")
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ConfigError(f"{name} does not exist. Name a local directory, a hub model, or one of: {_embedded()}.")
+        raise ConfigError(
+            f"{name} does not exist. Name a local directory, a hub model, or one of: {_embedded()}."
+        )
     else:
         plm = from_hub(name, offline=offline)
     check(plm.path)
@@ -75,9 +89,17 @@ def embedded(name: str) -> Plm:
     path = Path(facts["path"])
     for file, expected in facts["sha256"].items():
         if not (path / file).is_file() or hash_file(path / file) != expected:
-            raise DamagedError(f"{path / file} is not the file that '{name}' was published with. Reinstall it.")
+            raise DamagedError(
+                f"{path / file} is not the file that '{name}' was published with. Reinstall it."
+            )
     return Plm(
-        name, path, bool(facts["tuned"]), facts.get("pooling"), None, str(facts.get("card", "")), facts["sha256"]
+        name,
+        path,
+        bool(facts["tuned"]),
+        facts.get("pooling"),
+        None,
+        str(facts.get("card", "")),
+        facts["sha256"],
     )
 
 
@@ -153,18 +175,24 @@ def check(path: Path) -> None:
             _refuse_code(_json(path / name, dict), path / name)
     kind = config.get("model_type")
     if kind not in MODEL_TYPES:
-        raise ConfigError(f"{path / 'config.json'}: model_type '{kind}' is not one of {', '.join(MODEL_TYPES)}.")
+        raise ConfigError(
+            f"{path / 'config.json'}: model_type '{kind}' is not one of {', '.join(MODEL_TYPES)}."
+        )
     for key, limit in LIMITS.items():
         value = config.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= limit:
-            raise DataError(f"{path / 'config.json'}: {key} is {value!r}; expected a whole number up to {limit}.")
+            raise DataError(
+                f"{path / 'config.json'}: {key} is {value!r}; expected a whole number up to {limit}."
+            )
     weights = sorted(path.glob("*.safetensors"))
     if not weights:
-        pickles = sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5"))
+        pickles = sorted(
+            p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5")
+        )
         if pickles:
             raise RefusedError(
-                f"{path} has only {pickles[0]}, a pickle that can run code. Convert it to model.safetensors first "
-                "(save_pretrained of a current transformers, on a machine that trusts it)."
+                f"{path} has only {pickles[0]}, a pickle that can run code. Convert it to "
+                "model.safetensors first (save_pretrained of a current transformers, on a machine that trusts it)."
             )
         raise DataError(f"{path} holds no weights: model.safetensors is missing.")
     if (path / "model.safetensors.index.json").is_file():
@@ -180,7 +208,9 @@ def _refuse_code(value: Any, where: Path) -> None:
         for key, inner in value.items():
             code = key in CODE_KEYS and inner not in (None, False)
             if code or (key.endswith("attn_implementation") and "/" in str(inner)):
-                raise RefusedError(f"{where} sets '{key}', which loads code. transenc runs no code of a model.")
+                raise RefusedError(
+                    f"{where} sets '{key}', which loads code. transenc runs no code of a model."
+                )
             _refuse_code(inner, where)
     elif isinstance(value, list):
         for inner in value:
@@ -204,6 +234,10 @@ def check_safetensors(path: Path) -> None:
             header = json.loads(file.read(int(length)))
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path} has a damaged header: {error}") from error
-    ends = [e["data_offsets"][1] for k, e in header.items() if k != "__metadata__"] if isinstance(header, dict) else []
+    ends = (
+        [e["data_offsets"][1] for k, e in header.items() if k != "__metadata__"]
+        if isinstance(header, dict)
+        else []
+    )
     if not ends or max(ends) + 8 + length != size:
         raise DataError(f"{path} is cut short or has bytes left over; download it again.")

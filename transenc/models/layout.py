@@ -28,7 +28,16 @@ def _save_parts(transformer: Transformer, path: Path) -> None:
     config_path = path / "tokenizer_config.json"
     config = json.loads(config_path.read_text(encoding="utf-8"))
     config["model_max_length"] = transformer.max_length
-    for key in ("name_or_path", "local_files_only", "is_local", "max_length", "stride", "truncation_side", "truncation_strategy", "pad_to_multiple_of"):
+    for key in (
+        "name_or_path",
+        "local_files_only",
+        "is_local",
+        "max_length",
+        "stride",
+        "truncation_side",
+        "truncation_strategy",
+        "pad_to_multiple_of",
+    ):
         config.pop(key, None)
     _write(config_path, config)
     tokenizer_path = path / "tokenizer.json"
@@ -53,7 +62,9 @@ def save_bi(transformer: Transformer, pooling: str, path: Path, *, card: str) ->
             for i, (folder, kind) in enumerate(modules)
         ],
     )
-    _write(path / "sentence_bert_config.json", {"max_seq_length": transformer.max_length, "do_lower_case": False})
+    _write(
+        path / "sentence_bert_config.json", {"max_seq_length": transformer.max_length, "do_lower_case": False}
+    )
     _write(
         path / "config_sentence_transformers.json",
         {
@@ -79,7 +90,8 @@ def save_bi(transformer: Transformer, pooling: str, path: Path, *, card: str) ->
             "include_prompt": True,
         },
     )
-    # 2_Normalize has no settings, but git and some copies drop an empty directory, so nothing is written for it.
+    # 2_Normalize has no settings, but git and some copies drop an empty directory, so nothing is written for
+    # it.
     (path / "README.md").write_text(card or _card("sentence-similarity"), encoding="utf-8")
 
 

@@ -22,9 +22,7 @@ def family_of(path: Path) -> str:
     return "cross" if str(architectures[0]).endswith("ForSequenceClassification") else "bi"
 
 
-def load_scorer(
-    name: str, *, device: str = "auto", precision: str = "auto", offline: bool = False
-) -> Scorer:
+def load_scorer(name: str, *, device: str = "auto", precision: str = "auto", offline: bool = False) -> Scorer:
     """Load a scorer by directory, hub name, exported engine or embedded name.
 
     precision: "auto", "fp32" or "bf16"; an engine has its own. An engine is loaded without importing torch.

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-# Tokens a forward pass holds, padding included. On a CPU small batches stay in cache; a GPU wants to be filled.
+# Tokens a forward pass holds, padding included. On a CPU small batches stay in cache; a GPU wants to be
+# filled.
 CPU_TOKENS = 2048
 GPU_TOKENS = 65536
 
@@ -39,7 +40,11 @@ class Tokens:
 
 
 def tokenize(
-    tokenizer: Tokenizer, texts: Sequence[str] | Sequence[tuple[str, str]], max_length: int, *, block: int = 8192
+    tokenizer: Tokenizer,
+    texts: Sequence[str] | Sequence[tuple[str, str]],
+    max_length: int,
+    *,
+    block: int = 8192,
 ) -> Tokens:
     """Tokenise sentences, or pairs of them, cut to `max_length` tokens with the special ones (longest side first).
 

@@ -46,15 +46,13 @@ class Transformer:
     def rows(self, head: Head, tokens: Tokens, index: Index, *, module: nn.Module | None = None) -> Tensor:
         """Run the sequences at `index` and return one row each, in that order.
 
-        head: turns the module and a padded batch into (batch, ...) rows. The chunks share one autograd graph, so the
-        result equals that of one large padded batch, without most of its padding.
+        head: turns the module and a padded batch into (batch, ...) rows. The chunks share one autograd graph,
+        so the result equals that of one large padded batch, without most of its padding.
         """
         module = self.module if module is None else module
         parts, order = [], []
         for chunk in chunks(tokens.lengths[index], self.budget):
-            arrays = collate(
-                tokens, index[chunk], pad_id=self.pad_id, names=self.tokenizer.model_input_names
-            )
+            arrays = collate(tokens, index[chunk], pad_id=self.pad_id, names=self.tokenizer.model_input_names)
             batch = {name: torch.from_numpy(a).to(self.compute.device) for name, a in arrays.items()}
             parts.append(head(module, batch))
             order.append(chunk)
@@ -108,7 +106,9 @@ def load_tokenizer(path: Path) -> Any:
     except Exception as error:
         raise DataError(f"{path}: its tokenizer cannot be loaded: {_first_line(error)}") from error
     if not hasattr(tokenizer, "backend_tokenizer"):
-        raise ConfigError(f"{path} has no fast tokenizer (tokenizer.json); convert it with a current transformers.")
+        raise ConfigError(
+            f"{path} has no fast tokenizer (tokenizer.json); convert it with a current transformers."
+        )
     return tokenizer
 
 
@@ -144,21 +144,25 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging as hf_logging
 
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         hf_logging.set_verbosity(level)
         if bars:
-            hf_logging.enable_progress_bar()
+            hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def position_limit(config: Any) -> int:
     """Return how many tokens the model has positions for."""
     positions = int(getattr(config, "max_position_embeddings", 512) or 512)
     # The RoBERTa line counts positions from pad_token_id + 1.
-    offset = 2 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm") else 0
+    offset = (
+        2
+        if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm")
+        else 0
+    )
     return positions - offset
 
 
@@ -167,7 +171,10 @@ def own_length(path: Path, config: Any) -> int:
     import json
 
     lengths = [position_limit(config)]
-    for file, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+    for file, key in (
+        ("sentence_bert_config.json", "max_seq_length"),
+        ("tokenizer_config.json", "model_max_length"),
+    ):
         if (path / file).is_file():
             value = json.loads((path / file).read_text(encoding="utf-8")).get(key)
             if isinstance(value, int | float) and value > 0:

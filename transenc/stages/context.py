@@ -13,17 +13,17 @@ from transenc.metrics import METRICS
 from transenc.models.device import Compute
 from transenc.models.intake import Plm
 from transenc.pairs import Pairs
+from transenc.progress import Progress
 from transenc.scorer import Scorer
 from transenc.store import Store
-from transenc.progress import Progress
 
 
 @dataclass
 class Context:
     """Hold a run's data, starts and services.
 
-    plms: the start of each student. dev: scored pairs with gold in [0, 1], or None. tests: the evaluation sets by
-    name. metric: a name of METRICS. symmetric: whether (a, b) and (b, a) mean the same.
+    plms: the start of each student. dev: scored pairs with gold in [0, 1], or None. tests: the evaluation
+    sets by name. metric: a name of METRICS. symmetric: whether (a, b) and (b, a) mean the same.
     """
 
     store: Store
@@ -48,5 +48,3 @@ class Context:
 def family(name: str) -> Any:
     """Return the family of a name, ready to create and load scorers."""
     return registry.load(registry.FAMILIES, name)()
-
-

@@ -16,7 +16,12 @@ from transenc.training import Fit, Fitted, fit
 
 
 def distill_model(
-    student: BiEncoder | CrossEncoder, silver: Pairs, settings: DistillSettings, run: Fit, *, symmetric: bool = True
+    student: BiEncoder | CrossEncoder,
+    silver: Pairs,
+    settings: DistillSettings,
+    run: Fit,
+    *,
+    symmetric: bool = True,
 ) -> Fitted:
     """Train `student` in place on pairs with labels in [0, 1].
 

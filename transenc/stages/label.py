@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from transenc.interrupt import StopFlag
 from transenc.pairs import Pairs, Scores, cosines
+from transenc.progress import Progress
 from transenc.scorer import Scorer
 from transenc.store import Checkpoints
-from transenc.progress import Progress
 
 Rows = npt.NDArray[np.float32]
 

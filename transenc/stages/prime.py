@@ -80,9 +80,9 @@ def set_dropout(module: nn.Module, p: float) -> None:
 def mask_spans(sentences: Sequence[str], tokenizer: Any, settings: PrimeSettings) -> list[str]:
     """Replace one random span of each sentence by the model's mask token (Mirror-BERT, section 2).
 
-    By character as published, in sentences of 30 or more; by token it is words' pieces that are replaced. Positions
-    come from torch's generator, which `fit` seeds at every step. Unlike the reference, the span that was drawn is
-    replaced, not its first look-alike.
+    By character as published, in sentences of 30 or more; by token it is words' pieces that are replaced.
+    Positions come from torch's generator, which `fit` seeds at every step. Unlike the reference, the span
+    that was drawn is replaced, not its first look-alike.
     """
     mask = f" {tokenizer.mask_token or '[MASK]'} "
     masked = []

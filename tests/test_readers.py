@@ -1,0 +1,538 @@
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import os
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from transenc import readers
+from transenc.errors import ConfigError, DataError, MachineError
+from transenc.pairs import Pairs
+from transenc.readers import Reject, SkipBad, read_pairs, read_sentences, write_pairs
+
+HEADER = b"sentence1\tsentence2\tscore\n"
+FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(autouse=True)
+def in_own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def save(name: str, content: bytes) -> Path:
+    path = Path(name)
+    path.write_bytes(content)
+    return path
+
+
+def rows_of(pairs: Pairs) -> list[tuple[str, str]]:
+    return list(pairs.rows())
+
+
+# What is read.
+
+
+def test_tsv_keeps_quotes_order_and_repetitions_and_ignores_other_columns() -> None:
+    path = save("p.tsv", b'subset\tscore\tsentence1\tsentence2\nx\t1\t"a\tb"c\ny\t2.5\ta\tb\ny\t2.5\ta\tb\n')
+    pairs = read_pairs(path, scores="required")
+    assert rows_of(pairs) == [('"a', 'b"c'), ("a", "b"), ("a", "b")]
+    assert pairs.scores is not None
+    assert pairs.scores.tolist() == [1.0, 2.5, 2.5]
+    assert pairs.scores.dtype == np.float32
+
+
+SAME = {
+    "p.tsv": b"sentence1\tsentence2\tscore\na \"b\", c\td\t0.5\ne\tf\t1\n",
+    "p.csv": b'score,sentence1,sentence2\n0.5,"a ""b"", c",d\n1,e,f\n',
+    "q.csv": b'text1,text2,label,id\n"a ""b"", c",d,.5,7\ne,f,1e0,8',
+    "p.jsonl": b'{"text1":"a \\"b\\", c","text2":"d","label":0.5}\n{"sentence1":"e","text2":"f","score":1}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize("pack", [False, True])
+def test_every_text_form_reads_alike_plain_and_packed(name: str, pack: bool) -> None:
+    path = save(name + ".gz", gzip.compress(SAME[name])) if pack else save(name, SAME[name])
+    pairs = read_pairs(path, scores="required")
+    assert rows_of(pairs) == [('a "b", c', "d"), ("e", "f")]
+    assert pairs.scores is not None
+    assert pairs.scores.tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    "text", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str
+)
+@pytest.mark.parametrize("number", [pa.int64(), pa.float32(), pa.float64()], ids=str)
+def test_parquet_reads_text_and_number_columns(text: pa.DataType, number: pa.DataType) -> None:
+    columns = {
+        "extra": [1, 2],
+        "label": pa.array([0, 1], number),
+        "text1": pa.array(["a", "b"]).cast(text),
+        "text2": pa.array(["c", "d"]).cast(text),
+    }
+    pq.write_table(pa.table(columns), "p.parquet")
+    pairs = read_pairs(Path("p.parquet"), scores="required")
+    assert rows_of(pairs) == [("a", "c"), ("b", "d")]
+    assert pairs.scores is not None
+    assert pairs.scores.tolist() == [0, 1]
+
+
+def test_columns_of_other_names_can_be_named() -> None:
+    path = save("p.tsv", b"question\tsentence\tlabel\na\tb\t0\nc\td\t1\n")
+    pairs = read_pairs(path, scores="required", score_range=(1, 0), columns=("question", "sentence", "label"))
+    assert rows_of(pairs) == [("a", "b"), ("c", "d")]
+    assert pairs.scores is not None
+    assert pairs.scores.tolist() == [1.0, 0.0]
+
+
+def test_bars_separate_the_two_sides_in_txt() -> None:
+    assert rows_of(read_pairs(save("p.txt", b"a|b||c\nd || e\n"), scores="optional")) == [
+        ("a|b", "c"),
+        ("d ", " e"),
+    ]
+
+
+@pytest.mark.parametrize("content", [b"a\tb\tx\n", b"a\tb\t\n", b"a\tb\t9\n"])
+def test_ignored_scores_are_never_parsed(content: bytes) -> None:
+    pairs = read_pairs(save("p.tsv", HEADER + content), scores="ignored", score_range=(0, 1))
+    assert pairs.scores is None
+
+
+def test_optional_scores_are_read_where_there_is_a_column() -> None:
+    assert read_pairs(save("a.tsv", b"sentence1\tsentence2\na\tb\n"), scores="optional").scores is None
+    scored = read_pairs(save("b.tsv", HEADER + b"a\tb\t3\n"), scores="optional").scores
+    assert scored is not None
+    assert scored.tolist() == [3.0]
+
+
+def test_a_score_range_is_mapped_to_zero_and_one() -> None:
+    path = save("p.tsv", HEADER + b"a\tb\t1\na\tb\t2\na\tb\t5\n")
+    scores = read_pairs(path, scores="required", score_range=(1, 5)).scores
+    assert scores is not None
+    assert scores.tolist() == [0.0, 0.25, 1.0]
+
+
+@pytest.mark.parametrize(
+    "inside", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\u200b", "\u202e", "\ue000"]
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_only_line_feeds_end_lines(inside: str, end: str) -> None:
+    text = f"a{inside}b"
+    lines = end.join(["sentence1\tsentence2", f"{text}\tc", f"d\te{inside}f"])
+    assert rows_of(read_pairs(save("p.tsv", lines.encode()), scores="optional")) == [
+        (text, "c"),
+        ("d", f"e{inside}f"),
+    ]
+    assert read_sentences([save("s.txt", f"{text}{end}g".encode())]) == [text, "g"]
+
+
+def test_a_byte_order_mark_is_dropped_at_the_start_alone() -> None:
+    path = save("p.tsv", b"\xef\xbb\xbf" + HEADER + b"\xef\xbb\xbfa\tb\t1\n")
+    assert rows_of(read_pairs(path, scores="required")) == [("\ufeffa", "b")]
+
+
+def test_a_long_text_under_the_limit_is_read() -> None:
+    long = "ä" * 900_000
+    assert read_sentences([save("s.txt", long.encode())]) == [long]
+
+
+def test_one_row_and_rows_all_alike_are_read() -> None:
+    assert len(read_pairs(save("p.tsv", HEADER + b"a\ta\t1"), scores="required")) == 1
+    same = read_pairs(save("q.tsv", HEADER + b"a\ta\t1\n" * 50), scores="required")
+    assert len(same) == 50
+    assert same.sentences == ["a"]
+
+
+def test_sentences_are_read_in_order_and_once(caplog: pytest.LogCaptureFixture) -> None:
+    paths = [
+        save("a.txt", b"one\n\n  \ntwo\none\n"),
+        save("b.jsonl.gz", gzip.compress(b'{"sentence":"three"}\n{"text":"two"}\n')),
+        save("c.csv", b'id,text\n1,"four, ""4"""\n'),
+        save("d.tsv", b"sentence\nfive\n"),
+    ]
+    pq.write_table(pa.table({"text": ["six", "one"]}), "e.parquet")
+    with caplog.at_level(logging.INFO):
+        found = read_sentences([*paths, Path("e.parquet"), paths[0]])
+    assert found == ["one", "two", "three", 'four, "4"', "five", "six"]
+    assert "6 different sentences, 6 repeated" in caplog.text
+    assert "a.txt: 3 sentences" in caplog.text
+
+
+# What is refused, each with its line.
+
+DEEP = b'{"sentence1": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+JSON = b'{"sentence1": "a", "sentence2": "b", "score": 1}\n'
+
+BAD = {
+    "empty file": ("p.tsv", b"", "p.tsv:1: no header"),
+    "empty jsonl": ("p.jsonl", b"", "p.jsonl: no rows"),
+    "empty csv": ("p.csv", b"", "p.csv:1: no header"),
+    "only newlines": ("p.tsv", b"\n\n\n", "p.tsv:1: no header"),
+    "only newlines, jsonl": ("p.jsonl", b"\n\n", "p.jsonl:1: not JSON"),
+    "header alone": ("p.tsv", HEADER, "p.tsv: no rows"),
+    "blank line": ("p.tsv", HEADER + b"a\tb\t1\n\n", "p.tsv:3: 1 column, the header has 3"),
+    "utf-16": ("p.tsv", HEADER.decode().encode("utf-16"), "p.tsv:1: is UTF-16"),
+    "utf-16 without a mark": ("p.tsv", HEADER.decode().encode("utf-16-le"), "p.tsv:1: the header cannot"),
+    "lone CR": ("p.tsv", HEADER + b"a\tb\rc\td\t1\n", "p.tsv:2: the line holds a lone carriage return"),
+    "old Mac file": ("p.tsv", HEADER.replace(b"\n", b"\r") + b"a\tb\t1\r", "p.tsv:1: the header cannot"),
+    "bad byte": ("p.tsv", HEADER + b"a\tb\t1\na\xffb\tb\t1\n", "p.tsv:3: byte 0xff at column 2 is not UTF-8"),
+    "overlong": ("p.tsv", HEADER + b"\xc0\xaf\tb\t1\n", "p.tsv:2: byte 0xc0 at column 1"),
+    "bytes of a surrogate": ("p.tsv", HEADER + b"\xed\xa0\x80\tb\t1\n", "p.tsv:2: byte 0xed at column 1"),
+    "surrogate escape": ("p.jsonl", JSON + JSON.replace(b'"a"', b'"\\ud800"'), "p.jsonl:2: sentence1 holds"),
+    "NUL": ("p.tsv", HEADER + b"a\0\tb\t1\n", "p.tsv:2: the line holds a NUL"),
+    "NUL in CSV": ("p.csv", b"sentence1,sentence2,score\na\0,b,1\n", "p.csv:2: the line holds a NUL"),
+    "NUL escape": ("p.jsonl", JSON.replace(b'"b"', b'"\\u0000"'), "p.jsonl:1: sentence2 holds a NUL"),
+    "one side": ("p.tsv", HEADER + b"a\n", "p.tsv:2: 1 column, the header has 3"),
+    "empty side": ("p.tsv", HEADER + b"\tb\t1\n", "p.tsv:2: sentence1 is empty"),
+    "blank side": ("p.tsv", HEADER + "a\t \u3000\t1\n".encode(), "p.tsv:2: sentence2 is empty"),
+    "four columns": ("p.tsv", HEADER + b"a\tb\t1\tx\n", "p.tsv:2: 4 columns, the header has 3"),
+    "no header": ("p.tsv", b"A man\tA dog\t1.5\n", "p.tsv:1: not the columns needed. Found: 'A man', 'A"),
+    "no score column": ("p.tsv", b"sentence1\tsentence2\na\tb\n", "Needed: sentence1 or text1, sentence2"),
+    "column twice": ("p.tsv", b"text1\ttext1\ttext2\tscore\n", "p.tsv:1: two columns are named 'text1'"),
+    "stray quote": ("p.csv", b'text1,text2,score\n"a,b,1\nc,d,2\ne,f,3\n', "p.csv:2: a quote is not closed"),
+    "quote then text": ("p.csv", b'text1,text2,score\na,b,1\n"a"b,c,1\n', "p.csv:3: ',' expected after '\"'"),
+    "broken header": ("p.csv", b'"text1,text2,score\na,b,1\n', "p.csv:1: the header cannot be read: a quote"),
+    "long field": ("p.csv", b"text1,text2,score\n" + b"a" * 140_000 + b",b,1\n", "p.csv:2: field larger"),
+    "score NaN": ("p.tsv", HEADER + b"a\tb\tNaN\n", "p.tsv:2: score 'NaN' is not a number"),
+    "score inf": ("p.tsv", HEADER + b"a\tb\tinf\n", "p.tsv:2: score 'inf' is not a number"),
+    "score 1e999": ("p.tsv", HEADER + b"a\tb\t1e999\n", "p.tsv:2: score '1e999' is not a finite"),
+    "score 1e39": ("p.tsv", HEADER + b"a\tb\t1e39\n", "p.tsv:2: score '1e39' is not a finite"),
+    "score 1_0": ("p.tsv", HEADER + b"a\tb\t1_0\n", "p.tsv:2: score '1_0' is not a number"),
+    "score 4,5": ("p.tsv", HEADER + b"a\tb\t4,5\n", "p.tsv:2: score '4,5' is not a number"),
+    "score in other digits": ("p.tsv", HEADER + "a\tb\t٣\n".encode(), "p.tsv:2: score '٣' is not a number"),
+    "score with a space": ("p.tsv", HEADER + b"a\tb\t1 \n", "p.tsv:2: score '1 ' is not a number"),
+    "score missing": ("p.tsv", HEADER + b"a\tb\t\n", "p.tsv:2: the score is missing"),
+    "score with escapes": ("p.tsv", HEADER + b"a\tb\t\x1b[2J\n", "p.tsv:2: score '\\x1b[2J' is not a number"),
+    "JSON NaN": ("p.jsonl", JSON.replace(b"1}", b"NaN}"), "p.jsonl:1: NaN is not JSON"),
+    "JSON -Infinity": ("p.jsonl", JSON.replace(b"1}", b"-Infinity}"), "p.jsonl:1: -Infinity is not JSON"),
+    "JSON 1e999": ("p.jsonl", JSON.replace(b"1}", b"1e999}"), "p.jsonl:1: score Infinity is not a finite"),
+    "JSON long integer": ("p.jsonl", JSON.replace(b"1}", b"9" * 5000 + b"}"), "p.jsonl:1: score Infinity"),
+    "JSON text as score": ("p.jsonl", JSON.replace(b": 1}", b': "x"}'), "p.jsonl:1: score 'x' is not a"),
+    "JSON true as score": ("p.jsonl", JSON.replace(b"1}", b"true}"), "p.jsonl:1: score true is not a number"),
+    "JSON list as score": ("p.jsonl", JSON.replace(b"1}", b"[1]}"), "p.jsonl:1: score a list is not a"),
+    "JSON null as score": ("p.jsonl", JSON.replace(b"1}", b"null}"), "p.jsonl:1: the score is missing"),
+    "JSON null as text": ("p.jsonl", JSON.replace(b'"a"', b"null"), "p.jsonl:1: sentence1 is missing"),
+    "JSON number as text": ("p.jsonl", JSON.replace(b'"a"', b"3"), "p.jsonl:1: sentence1 is not text"),
+    "JSON key twice": ("p.jsonl", JSON + JSON.replace(b'"sentence2"', b'"sentence1"'), "p.jsonl:2: key "),
+    "JSON deep": ("p.jsonl", JSON + DEEP, "p.jsonl:2: nested too deeply"),
+    "JSON list": ("p.jsonl", b'["a", "b", 1]\n', "p.jsonl:1: not a JSON object"),
+    "JSON trailing comma": ("p.jsonl", JSON.replace(b"1}", b"1,}"), "p.jsonl:1: not JSON: "),
+    "JSON array file": ("p.jsonl", b"[\n" + JSON + b"]\n", "p.jsonl:1: not JSON: "),
+    "JSON no key": ("p.jsonl", JSON + b'{"a": 1}', "p.jsonl:2: no key 'sentence1' or 'text1' (keys: 'a')"),
+    "one part": ("p.txt", b"a||b\na|b\n", "p.txt:2: not two parts as in a||b but 1"),
+    "three parts": ("p.txt", b"a||b||c\n", "p.txt:1: not two parts as in a||b but 3"),
+    "gz cut off": ("p.tsv.gz", gzip.compress(HEADER + os.urandom(99))[:40], "p.tsv.gz:1: the gzip file is"),
+    "gz without being gz": ("p.tsv.gz", HEADER + b"a\tb\t1\n", "p.tsv.gz:1: is not a sound gzip file"),
+    "gz under another name": ("p.tsv", gzip.compress(HEADER), "p.tsv:1: is compressed with gzip; name it"),
+    "no Parquet": ("p.parquet", b"PAR1 is not enough PAR1", "p.parquet: cannot be read as Parquet: "),
+    "unknown suffix": ("p.json", JSON, "p.json: unknown suffix '.json'. Did you mean '.jsonl'? Known: .tx"),
+    "packed Parquet": ("p.parquet.gz", gzip.compress(b"x"), "p.parquet.gz: unknown suffix '.gz'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_wrong_is_refused_with_its_file_and_line(case: str) -> None:
+    name, content, message = BAD[case]
+    scores = "optional" if name == "p.txt" else "required"
+    with pytest.raises(DataError) as caught:
+        read_pairs(save(name, content), scores=scores)  # type: ignore[arg-type]
+    assert message in str(caught.value).splitlines()[0]
+
+
+def test_a_score_outside_its_range_is_a_bad_row() -> None:
+    path = save("p.tsv", HEADER + b"a\tb\t5\na\tb\t-0.1\na\tb\t5.1\n")
+    with pytest.raises(DataError, match=r"p.tsv:3: score '-0.1' lies outside 0 to 5 \(2 bad rows of 3;"):
+        read_pairs(path, scores="required", score_range=(0, 5))
+
+
+@pytest.mark.parametrize("limits", [(1.0, 1.0), (0.0, float("nan")), (float("-inf"), 1.0)])
+def test_a_score_range_needs_two_numbers(limits: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match="is not two different numbers"):
+        read_pairs(save("p.tsv", HEADER), scores="required", score_range=limits)
+
+
+def test_scores_on_some_rows_alone_are_refused() -> None:
+    bare = b'{"text1": "a", "text2": "b"}\n'
+    with pytest.raises(DataError, match="p.jsonl:2: the score is missing"):
+        read_pairs(save("p.jsonl", JSON + bare), scores="optional")
+    with pytest.raises(DataError, match="q.jsonl:2: a score, where the rows above have none"):
+        read_pairs(save("q.jsonl", bare + JSON), scores="optional")
+
+
+def test_bars_cannot_give_required_scores() -> None:
+    with pytest.raises(DataError, match="lines hold no scores; use .tsv"):
+        read_pairs(save("p.txt", b"a||b\n"), scores="required")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"sentence1": ["a"], "sentence2": ["b"]}, "p.parquet:1: not the columns needed"),
+        ({"sentence1": [1], "sentence2": ["b"], "score": [1]}, "column 'sentence1' is int64, not string"),
+        ({"sentence1": ["a"], "sentence2": ["b"], "score": ["1"]}, "column 'score' is string, not a number"),
+        ({"sentence1": ["a"], "sentence2": ["b"], "score": [True]}, "column 'score' is bool, not a number"),
+        ({"sentence1": ["a", None], "sentence2": ["b", "c"], "score": [1, 2]}, "p.parquet:2: sentence1 is"),
+        ({"sentence1": ["a"], "sentence2": ["b"], "score": [None, 1.0][:1]}, "column 'score' is null"),
+        ({"sentence1": ["a"], "sentence2": ["b"], "score": [float("nan")]}, "p.parquet:1: score NaN is not"),
+        ({"sentence1": ["a"], "sentence2": [" "], "score": [1]}, "p.parquet:1: sentence2 is empty"),
+        ({"sentence1": ["a\0"], "sentence2": ["b"], "score": [1]}, "p.parquet:1: sentence1 holds a NUL"),
+    ],
+)  # fmt: skip
+def test_parquet_that_does_not_fit_is_refused(table: dict[str, list[object]], message: str) -> None:
+    pq.write_table(pa.table(table), "p.parquet")
+    with pytest.raises(DataError) as caught:
+        read_pairs(Path("p.parquet"), scores="required")
+    assert message in str(caught.value)
+
+
+def test_parquet_text_that_is_not_utf8_costs_its_row() -> None:
+    broken = pa.Array.from_buffers(pa.string(), 2, pa.array([b"ok", b"\xff"]).buffers())
+    pq.write_table(pa.table({"sentence1": broken, "sentence2": ["a", "b"]}), "p.parquet")
+    with pytest.raises(DataError, match="p.parquet:2: the text is not UTF-8"):
+        read_pairs(Path("p.parquet"), scores="optional")
+
+
+def test_damaged_parquet_is_refused() -> None:
+    write_pairs(Pairs.from_rows(["a" * 50] * 900, [str(i) for i in range(900)]), Path("p.parquet"))
+    whole = Path("p.parquet").read_bytes()
+    for cut in range(0, len(whole), len(whole) // 20):
+        with pytest.raises(DataError, match="p.parquet"):
+            read_pairs(save("p.parquet", whole[:cut]), scores="optional")
+
+
+def test_long_lines_are_bad_rows_in_bounded_memory() -> None:
+    with Path("p.tsv").open("wb") as file:
+        file.write(HEADER + b"a\tb\t1\n")
+        for _ in range(200):
+            file.write(b"x" * (1 << 20))
+        file.write(b"\nc\td\t1\n")
+    tracemalloc.start()
+    pairs = read_pairs(Path("p.tsv"), scores="required", skip_bad=SkipBad(1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows_of(pairs) == [("a", "b"), ("c", "d")]
+    assert peak < 40 << 20
+    with pytest.raises(DataError, match="p.tsv:3: the line is longer than 1048576 characters"):
+        read_pairs(Path("p.tsv"), scores="required")
+
+
+def test_a_gzip_bomb_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "GZIP_FREE", 1 << 20)
+    for name, unit in (("line", b"x"), ("lines", b"x\n")):
+        path = save(f"{name}.txt.gz", gzip.compress(unit * (1 << 22)))
+        with pytest.raises(DataError, match=rf"{name}.txt.gz:\d+: unpacks to over 200 times its size"):
+            read_sentences([path])
+
+
+def test_what_is_no_file_is_refused_unopened(tmp_path: Path) -> None:
+    os.mkfifo("f.txt")
+    Path("d.txt").mkdir()
+    Path("loop.txt").symlink_to("loop.txt")
+    expected = {
+        "f.txt": "is a pipe or a device",
+        "/dev/zero": "is a pipe or a device",
+        "d.txt": "is a directory",
+        "gone.txt": "no such file.",
+        "*.nothing.txt": "the pattern matches nothing",
+        "loop.txt": "cannot be read",
+        "nul\0.txt": "cannot be read",
+        "x" * 300 + ".txt": "cannot be read",
+    }
+    for name, message in expected.items():
+        with pytest.raises(DataError, match=message):
+            read_pairs(Path(name), scores="optional")
+        with pytest.raises(DataError, match=message):
+            read_sentences([Path(name)])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_an_unreadable_file_is_refused() -> None:
+    path = save("p.txt", b"a||b")
+    path.chmod(0)
+    with pytest.raises(DataError, match="p.txt: cannot be read"):
+        read_pairs(path, scores="optional")
+
+
+def test_a_file_without_sentences_is_refused_beside_others() -> None:
+    with pytest.raises(DataError, match=r"b.txt: no sentences"):
+        read_sentences([save("a.txt", b"a"), save("b.txt", b"\n \n")])
+
+
+# Bad rows as a whole.
+
+
+def test_all_bad_rows_are_counted_and_twenty_more_listed() -> None:
+    path = save("p.tsv", HEADER + b"a\tb\t1\n" + b"a\tb\tx\n" * 30)
+    with pytest.raises(DataError) as caught:
+        read_pairs(path, scores="required")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == (
+        "p.tsv:3: score 'x' is not a number (30 bad rows of 31; fix them or pass --skip-bad 30)"
+    )
+    assert lines[1] == "p.tsv:4: score 'x' is not a number"
+    assert lines[-1] == "and 9 more"
+    assert len(lines) == 22
+
+
+def test_bad_rows_within_the_limit_are_skipped_counted_and_handed_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = save("p.tsv", HEADER + b"a\tb\t1\na\tb\tx\na\tb\ty\n\tb\t1\n")
+    rejects: list[Reject] = []
+    pairs = read_pairs(path, scores="required", skip_bad=SkipBad(3), rejects=rejects)
+    assert len(pairs) == 1
+    assert rejects == [
+        Reject("p.tsv", 3, "score 'x' is not a number"),
+        Reject("p.tsv", 4, "score 'y' is not a number"),
+        Reject("p.tsv", 5, "sentence1 is empty"),
+    ]
+    assert "3 bad rows of 4 skipped: 2 x the score is not a number; 1 x sentence1 is empty" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["1", "24%"])
+def test_bad_rows_beyond_the_limit_are_refused(text: str) -> None:
+    path = save("s.jsonl", b'{"text": "a"}\n' * 6 + b"x\n" * 2)
+    assert read_sentences([path], skip_bad=SkipBad.parse("25%")) == ["a"]
+    with pytest.raises(
+        DataError, match=rf"s.jsonl:7: .* \(2 bad rows of 8; more than --skip-bad {text} allows\)"
+    ):
+        read_sentences([path], skip_bad=SkipBad.parse(text))
+
+
+def test_a_file_of_bad_rows_alone_is_refused_whatever_the_limit() -> None:
+    with pytest.raises(DataError, match=r"1 bad row of 1; no row can be used"):
+        read_pairs(save("p.txt", b"a"), scores="optional", skip_bad=SkipBad.parse("100%"))
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "101%", "nan%", "%", "5 %", "1e3"])
+def test_skip_bad_takes_a_count_or_a_share(text: str) -> None:
+    with pytest.raises(ConfigError, match="--skip-bad"):
+        SkipBad.parse(text)
+
+
+# Writing.
+
+SENTENCES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(
+    lambda text: not text.isspace()
+)
+SCORES = st.floats(width=32, allow_nan=False, allow_infinity=False)
+ROWS = st.lists(st.tuples(SENTENCES, SENTENCES, SCORES), min_size=1, max_size=8)
+
+
+@FUZZ
+@given(ROWS, st.sampled_from(readers.SUFFIXES_OUT), st.booleans())
+def test_what_is_written_reads_back_equal(
+    rows: list[tuple[str, str, float]], suffix: str, scored: bool
+) -> None:
+    first, second, scores = zip(*rows, strict=True)
+    pairs = Pairs.from_rows(first, second, scores if scored else None)
+    path = Path("out" + suffix)
+    try:
+        write_pairs(pairs, path)
+    except DataError as error:
+        assert suffix == ".tsv"
+        assert "holds a tab or a line break; write .jsonl" in str(error)
+        assert any(c in text for text in pairs.sentences for c in "\t\n\r")
+        return
+    before = path.read_bytes()
+    back = read_pairs(path, scores="optional")
+    assert sorted(back.sentences) == sorted(pairs.sentences)
+    assert rows_of(back) == rows_of(pairs)
+    assert (back.scores is None) == (not scored)
+    if scored:
+        np.testing.assert_array_equal(back.scores, pairs.scores)
+    write_pairs(back, path)
+    assert path.read_bytes() == before
+
+
+def test_scores_are_written_as_the_shortest_decimals() -> None:
+    pairs = Pairs.from_rows("ab", "cd", [0.1, 1 / 3])
+    write_pairs(pairs, Path("p.tsv"))
+    assert Path("p.tsv").read_text() == "sentence1\tsentence2\tscore\na\tc\t0.1\nb\td\t0.33333334\n"
+    write_pairs(pairs, Path("p.jsonl"))
+    assert json.loads(Path("p.jsonl").read_text().splitlines()[1])["score"] == 0.33333334
+
+
+@pytest.mark.parametrize("suffix", readers.SUFFIXES_OUT)
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (Pairs.from_rows(["a", "b"], ["c", "d"], [1.0, float("nan")]), "the score of pair 2 is nan"),
+        (Pairs.from_rows([" "], ["c"]), "cannot be written: it is empty"),
+        (Pairs.from_rows(["\ud800"], ["c"]), "cannot be written"),
+    ],
+)
+def test_pairs_that_cannot_be_read_back_are_not_written(pairs: Pairs, suffix: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        write_pairs(pairs, Path("p" + suffix))
+    assert not list(Path().iterdir())
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing() -> None:
+    path = save("p.tsv", b"old")
+    with pytest.raises(DataError, match=r"'a\\tb' holds a tab"):
+        write_pairs(Pairs.from_rows(["x", "a\tb"], ["c", "d"]), path)
+    assert path.read_bytes() == b"old"
+    assert list(Path().iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_is_the_machines_error() -> None:
+    with pytest.raises(MachineError, match="gone/p.tsv cannot be written: No such file or directory"):
+        write_pairs(Pairs.from_rows("a", "b"), Path("gone/p.tsv"))
+
+
+def test_an_unknown_suffix_cannot_be_written() -> None:
+    with pytest.raises(ConfigError, match="p.csv: pairs are written as .tsv, .jsonl, .parquet"):
+        write_pairs(Pairs.from_rows("a", "b"), Path("p.csv"))
+
+
+# Any bytes at all.
+
+PIECES = st.sampled_from(
+    [HEADER, b"sentence1,sentence2,score\n", JSON, b"a\tb\t1\n", b"a||b\n", b'"', b"\n", b"\r\n", b"\0",
+     b"\xff", b"\\", b"{", b"}", b"[", b"NaN", b"\xef\xbb\xbf", b"\xff\xfe", b"\x1f\x8b", b",", b"\t"]
+)  # fmt: skip
+BYTES = st.one_of(
+    st.binary(max_size=200), st.lists(st.one_of(PIECES, st.binary(max_size=5)), max_size=12).map(b"".join)
+)
+NAMES = ["p.tsv", "p.csv", "p.jsonl", "p.txt", "p.txt.gz", "p.tsv.gz", "p.parquet"]
+
+
+@settings(FUZZ, max_examples=150)  # of each
+@pytest.mark.parametrize("name", NAMES)
+@given(content=BYTES, pack=st.booleans(), skip=st.sampled_from([None, SkipBad(100, percent=True)]))
+def test_any_bytes_become_rows_or_one_error(
+    name: str, content: bytes, pack: bool, skip: SkipBad | None
+) -> None:
+    path = save(name, gzip.compress(content) if pack else content)
+    for read in (
+        lambda: len(read_pairs(path, scores="required", skip_bad=skip)),
+        lambda: len(read_pairs(path, scores="ignored", skip_bad=skip)),
+        lambda: len(read_sentences([path], skip_bad=skip)),
+    ):
+        try:
+            assert read() > 0
+        except DataError as error:
+            assert str(error).startswith(name + ":")
+
+
+@FUZZ
+@given(data=st.data())
+def test_any_change_to_a_parquet_file_becomes_rows_or_one_error(data: st.DataObject) -> None:
+    write_pairs(Pairs.from_rows("abcd", "efgh", [0, 1, 2, 3]), Path("p.parquet"))
+    content = bytearray(Path("p.parquet").read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        read_pairs(save("p.parquet", bytes(content)), scores="optional")
+    except DataError as error:
+        assert str(error).startswith("p.parquet:")
