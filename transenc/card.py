@@ -19,9 +19,7 @@ def model_card(family: str, plm: Plm, settings: Settings, chosen: dict[str, Any]
     kind = (
         "bi-encoder: one unit vector a sentence, cosine as the score"
         if family == "bi"
-        else (
-            "cross-encoder: one logit a pair; apply a sigmoid (it was trained with binary cross-entropy on soft labels)"
-        )
+        else "cross-encoder: one logit a pair; apply a sigmoid (trained with binary cross-entropy on soft labels)"
     )
     source = settings.task or settings.pairs or settings.corpus
     body = [

@@ -1,4 +1,4 @@
-"""Measure scorers on scored pairs: averages of scores for ensembles, intervals by bootstrap, files as MTEB reads them."""
+"""Measure scorers on scored pairs, with ensembles, bootstrap intervals and result files in MTEB's shape."""
 
 from __future__ import annotations
 

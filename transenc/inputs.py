@@ -66,6 +66,8 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
         inputs.metric, inputs.symmetric = task.metric, task.symmetric
         inputs.dev = tasks.dev(task, data, offline=offline)
         inputs.tests = tasks.tests(task, data, offline=offline)
+        if task.note and not task.pool:
+            inputs.said.append(f"task {task.name}: {task.note}")
     if settings.pairs:
         inputs.pairs = read_pairs(Path(settings.pairs), scores="ignored")
     elif settings.corpus or (task is not None and task.corpus):
@@ -89,11 +91,7 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
     else:
         assert task is not None
         inputs.pairs = tasks.pool(task, data, inductive=settings.inductive, offline=offline)
-        setting = (
-            "inductive: no evaluation pair in the pool"
-            if settings.inductive
-            else ("transductive, as published: the pool holds the test pairs, without scores")
-        )
+        setting = "inductive: no evaluation pair in the pool" if settings.inductive else task.note
         inputs.said.append(f"{len(inputs.pairs):,} pairs of task {task.name} ({setting})")
     if settings.max_pairs is not None and len(inputs.pairs) > settings.max_pairs:
         rng = np.random.default_rng(derive(settings.seed, "pairs", "subset"))

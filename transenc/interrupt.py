@@ -17,7 +17,9 @@ class StopFlag:
     def __init__(self) -> None:
         self.signum: int | None = None
 
-    def __bool__(self) -> bool:
+    @property
+    def requested(self) -> bool:
+        """Tell whether a signal has come."""
         return self.signum is not None
 
     def check(self) -> None:
@@ -33,7 +35,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
     flag = StopFlag()
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        if flag:
+        if flag.requested:
             os._exit(128 + signum)
         flag.signum = signum
 

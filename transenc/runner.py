@@ -286,7 +286,7 @@ def environment() -> dict[str, Any]:
 
 
 def record(context: Context, argv: Sequence[str] | None = None) -> None:
-    """Write run.yaml (the settings) and run.json (versions, seed, command), or compare with those of an earlier start.
+    """Write run.yaml (settings) and run.json (versions, seed, command), or compare with those of an earlier start.
 
     Raise ConfigError showing the first settings that differ from what the run was begun with.
     """

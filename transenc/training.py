@@ -147,7 +147,7 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         if run.checkpoints is not None and finished < steps:
             by_steps = run.checkpoint_every is not None and finished % run.checkpoint_every == 0
             by_time = run.checkpoint_every is None and time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS
-            if by_steps or by_time or run.stop:
+            if by_steps or by_time or run.stop.requested:
                 run.checkpoints.save(finished, saver(module, optimizer, result, best, window, finished))
                 last_checkpoint = time.monotonic()
         if finished < steps:

@@ -35,13 +35,13 @@ def onnx(
     offline: options.Offline = False,
 ) -> None:
     """Export a bi- or cross-encoder to ONNX (fp32); exit 8, and leave nothing, if it disagrees with the model."""
-    import dataclasses
-
     from transenc import tasks
     from transenc.cli.console import log_to_stderr, note, out_json
     from transenc.cli.console import out as show
     from transenc.errors import ConfigError
     from transenc.export.onnx import export_onnx
+    from transenc.models.bi import BiEncoder
+    from transenc.models.cross import CrossEncoder
     from transenc.models.loading import load_scorer
     from transenc.readers import read_pairs
     from transenc.runs import models_of
@@ -60,10 +60,17 @@ def onnx(
     )
     for name, target in jobs:
         scorer = load_scorer(name, device="cpu", precision="fp32", offline=offline)
+        if not isinstance(scorer, BiEncoder | CrossEncoder):
+            raise ConfigError(f"{name} is of family '{scorer.family}', which cannot be exported again.")
         report = export_onnx(scorer, target, pairs=sample, opset=opset, tolerance=tolerance, source=name)
         if json_:
-            out_json({"model": name, "out": str(target), **dataclasses.asdict(report.parity)})
+            out_json({"model": name, **report.as_dict()})
         else:
-            show(f"{target}: {scorer.family}-encoder of {name}, {report.parity}")
+            worst = f"differs by at most {report.parity.worst:.1e} (tolerance {tolerance:g})"
+            number = sum(check.pairs for check in report.parity.checks)
+            compared = f"over {number:,} comparisons of up to {report.parity.longest} tokens"
+            show(
+                f"{target}: {scorer.family}-encoder of {name}, {report.size / 2**20:.0f} MiB, {worst} {compared}"
+            )
     if not json_:
         show(f"Next: transenc evaluate demo --model {jobs[0][1]}")

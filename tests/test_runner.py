@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import make_pairs
+from tests.runs import content, run_small, small_runner
+from transenc.errors import ConfigError, DamagedError, Interrupted
+from transenc.interrupt import StopFlag
+from transenc.readers import read_pairs
+from transenc.runner import differences, record
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, plm: Path) -> Path:
+    root = tmp_path_factory.mktemp("finished") / "run"
+    run_small(root, plm, cycles=2)
+    return root
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def facts(root: Path, name: str, kind: str) -> dict[str, Any]:
+    return dict(json.loads((root / name / f"{kind}.json").read_text()))
+
+
+def test_a_run_ends_with_the_best_models_and_their_tests(finished: Path) -> None:
+    for family in ("bi", "cross"):
+        best = facts(finished, f"best/{family}", "best")
+        candidates = [f"cycle-{c}/distill-{family}/s0" for c in (1, 2)] + (
+            ["prime/s0"] if family == "bi" else []
+        )
+        devs = {name: facts(finished, name, name.split("/")[-2].split("-")[0])["dev"] for name in candidates}
+        assert best["dev"] == max(devs.values())
+        assert devs[best["model"]] == best["dev"]
+    assert facts(finished, "evaluate/prime/s0", "evaluate")["tests"].keys() == {"test"}
+
+
+def test_silver_labels_are_the_clipped_mean_of_the_teachers(tmp_path: Path, plm: Path) -> None:
+    run_small(tmp_path / "run", plm, students=2)
+    scores = [
+        read_pairs(tmp_path / f"run/cycle-1/label-bi/s{i}/scores.parquet", scores="required").scores
+        for i in (0, 1)
+    ]
+    silver = read_pairs(tmp_path / "run/cycle-1/silver-bi/silver.parquet", scores="required").scores
+    np.testing.assert_allclose(silver, np.clip(np.mean(scores, axis=0), 0, 1), atol=1e-7)
+    assert (tmp_path / "run/best/bi/s1/model.safetensors").is_file()
+
+
+def test_the_same_command_again_does_nothing_and_changes_nothing(run: Path, plm: Path) -> None:
+    before = content(run)
+    done: list[str] = []
+    runner, stages = small_runner(run, plm, cycles=2)
+    runner.on_stage = lambda stage, what: done.append(what)
+    with runner.context.store.lock():
+        record(runner.context)
+        runner.run(stages)
+    assert set(done) == {"done before"}
+    assert content(run) == before
+
+
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_a_signal_stops_the_run_and_the_same_command_ends_with_the_same_bytes(
+    after: int, tmp_path: Path, plm: Path, finished: Path
+) -> None:
+    stop = StopFlag()
+    runner, stages = small_runner(tmp_path / "run", plm, cycles=2, stop=stop)
+    steps = 0
+
+    def count(progress: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == after:
+            stop.signum = 15
+
+    runner.context.report = count
+    with runner.context.store.lock():
+        record(runner.context)
+        with pytest.raises(Interrupted) as caught:
+            runner.run(stages)
+    assert caught.value.exit_code == 143
+    run_small(tmp_path / "run", plm, cycles=2)
+    assert content(tmp_path / "run") == content(finished)
+
+
+def test_a_moved_run_with_other_file_times_is_still_finished(run: Path, plm: Path) -> None:
+    import os
+
+    moved = run.rename(run.with_name("moved"))
+    for path in moved.rglob("*"):
+        os.utime(path, (0, 0))
+    before = content(moved)
+    run_small(moved, plm, cycles=2)
+    assert content(moved) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 2}, "seed: was 1, now 2"),
+        ({"distill": {"bi": {"epochs": 3}}}, "distill.bi.epochs: was 2, now 3"),
+        ({"label": {"shard": 99}}, "label.shard: was 16, now 99"),
+        ({"cycles": 3}, "cycles: was 2, now 3"),
+    ],
+)
+def test_resuming_with_another_setting_is_refused_with_the_difference(
+    changes: dict[str, Any], named: str, run: Path, plm: Path
+) -> None:
+    runner, _ = small_runner(
+        run, plm, **{"cycles": 2, "changes": changes} if "cycles" not in changes else changes
+    )
+    with runner.context.store.lock(), pytest.raises(ConfigError, match=named):
+        record(runner.context)
+
+
+def test_other_pairs_than_the_run_was_begun_with_are_refused(run: Path, plm: Path) -> None:
+    runner, stages = small_runner(run, plm, cycles=2)
+    runner.digests = {**runner.digests, "pairs": "other"}
+    with (
+        runner.context.store.lock(),
+        pytest.raises(ConfigError, match="pairs was made from other settings or inputs"),
+    ):
+        runner.run(stages)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cycle-1/distill-bi/s0/model.safetensors", "cycle-1/silver-bi/silver.parquet", "best/cross/config.json"],
+)
+def test_a_damaged_stage_is_named_and_rebuilt_to_the_same_bytes(
+    name: str, run: Path, plm: Path, finished: Path
+) -> None:
+    file = run / name
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    file.write_bytes(bytes(raw))
+    with pytest.raises(DamagedError, match=f"{name} differs.*Remove "):
+        run_small(run, plm, cycles=2)
+    shutil.rmtree(file.parent)
+    run_small(run, plm, cycles=2)
+    assert content(run) == content(finished)
+
+
+def test_an_older_models_start_wins_when_nothing_beats_it(tmp_path: Path, plm: Path) -> None:
+    # A learning rate of almost nothing: the students stay at their starts and cannot be strictly better.
+    tiny = {"learning_rate": 1e-30, "warmup": 0.0}
+    run_small(tmp_path / "run", plm, changes={"distill": {"bi": tiny, "cross": tiny}})
+    assert facts(tmp_path / "run", "best/bi", "best")["cycle"] == 0
+    assert "No cycle beat the start" in (tmp_path / "run/best/bi/README.md").read_text()
+
+
+def test_refreshing_and_sequential_students_start_where_they_should(tmp_path: Path, plm: Path) -> None:
+    from safetensors.torch import load_file
+
+    tiny = {"learning_rate": 1e-30, "start": "previous", "warmup": 0.0}
+    run_small(tmp_path / "run", plm, changes={"distill": {"bi": tiny, "cross": tiny}})
+    primed = load_file(tmp_path / "run/prime/s0/model.safetensors")
+    cross = load_file(tmp_path / "run/cycle-1/distill-cross/s0/model.safetensors")
+    bi = load_file(tmp_path / "run/cycle-1/distill-bi/s0/model.safetensors")
+    base = load_file(plm / "model.safetensors")
+    name = "encoder.layer.0.attention.self.query.weight"
+    for found in (cross[f"bert.{name}"], bi[name]):
+        np.testing.assert_allclose(found, primed[name], atol=1e-7)
+        assert not np.allclose(found, base[name], atol=1e-7)
+
+
+def test_differences_name_nested_keys() -> None:
+    assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == ["a.b: was 1, now 3"]
+
+
+def test_a_finished_run_leaves_no_work_in_progress(finished: Path) -> None:
+    assert not list((finished / "tmp").iterdir())
+    assert not [p for p in (finished / "checkpoints").rglob("*") if p.is_file()]
+    events = [json.loads(line)["event"] for line in (finished / "events.jsonl").read_text().splitlines()]
+    assert events.count("start") == events.count("finish")
+
+
+def test_pairs_of_the_run_are_those_it_was_given(finished: Path) -> None:
+    found = read_pairs(finished / "pairs/pairs.parquet", scores="optional")
+    assert list(found.rows()) == list(make_pairs(24).rows())
