@@ -18,7 +18,8 @@ Ints = npt.NDArray[np.int64]
 
 # Tokens a forward pass holds, padding included. On a CPU small batches stay in cache; a GPU wants to be
 # filled.
-CPU_TOKENS = 2048
+CPU_TOKENS = 1024
+CPU_TRAINING_TOKENS = 512
 GPU_TOKENS = 65536
 
 

@@ -18,7 +18,15 @@ from torch import Tensor, nn
 
 from transenc.errors import ConfigError, DataError
 from transenc.models.device import Compute
-from transenc.models.tokens import CPU_TOKENS, GPU_TOKENS, Tokens, chunks, collate, tokenize
+from transenc.models.tokens import (
+    CPU_TOKENS,
+    CPU_TRAINING_TOKENS,
+    GPU_TOKENS,
+    Tokens,
+    chunks,
+    collate,
+    tokenize,
+)
 from transenc.pairs import Index
 
 Head = Callable[[nn.Module, dict[str, Tensor]], Tensor]
@@ -41,7 +49,9 @@ class Transformer:
     @property
     def budget(self) -> int:
         """Return how many tokens one forward pass may hold."""
-        return CPU_TOKENS if self.compute.kind == "cpu" else GPU_TOKENS
+        if self.compute.kind != "cpu":
+            return GPU_TOKENS
+        return CPU_TRAINING_TOKENS if torch.is_grad_enabled() else CPU_TOKENS
 
     def rows(self, head: Head, tokens: Tokens, index: Index, *, module: nn.Module | None = None) -> Tensor:
         """Run the sequences at `index` and return one row each, in that order.

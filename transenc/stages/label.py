@@ -30,9 +30,9 @@ def score_pairs(
 ) -> Scores:
     """Return a scorer's score of every pair, keeping each finished shard as a checkpoint.
 
-    A scorer with `encode` gives a vector to each distinct sentence once; others judge the pairs themselves.
+    A bi-encoder gives a vector to each distinct sentence once; other scorers judge the pairs themselves.
     """
-    encode = getattr(scorer, "encode", None)
+    encode = getattr(scorer, "encode", None) if scorer.family == "bi" else None
     if encode is None:
 
         def judge(start: int, end: int) -> Rows:

@@ -1,0 +1,378 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import make_pairs
+from transenc.cli.app import main
+from transenc.readers import read_pairs, write_pairs
+
+TINY_CYCLE = [
+    "--cycles", "1", "--max-pairs", "40", "--set", "prime.batch_size=16", "--set", "distill.bi.epochs=1",
+    "--set", "distill.cross.max_length=32", "--set", "distill.bi.max_length=16", "--precision", "fp32",
+]  # fmt: skip
+
+
+class Shown:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Run the command line in this process, from an empty directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Shown:
+        monkeypatch.setattr(sys, "argv", ["transenc", *arguments])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        shown = capsys.readouterr()
+        return Shown(code, shown.out, shown.err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, plm: Path) -> Path:
+    """A directory in which `transenc cycle --task demo` has been run with a tiny model."""
+    place = tmp_path_factory.mktemp("place")
+    shown = subprocess.run(
+        [sys.executable, "-m", "transenc", "cycle", "--plm", str(plm), "--task", "demo", *TINY_CYCLE],
+        cwd=place, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    (place / "out.txt").write_text(shown.stdout)
+    return place
+
+
+@pytest.fixture
+def place(finished: Path, monkeypatch: pytest.MonkeyPatch, run: Any) -> Path:
+    monkeypatch.chdir(finished)
+    return finished
+
+
+def test_cycle_ends_with_a_table_the_best_models_and_the_next_commands(finished: Path) -> None:
+    shown = (finished / "out.txt").read_text()
+    assert "primed (simcse), bi" in shown
+    assert "cycle 1, cross" in shown
+    assert "best bi: runs/tiny-demo/best/bi" in shown
+    assert "transenc export onnx --model runs/tiny-demo/best/bi" in shown
+    assert "324 labelled development pairs select" in shown
+
+
+def test_evaluate_without_a_model_takes_the_newest_run_and_names_it(place: Path, run: Any) -> None:
+    shown = run("evaluate", "demo", "--json")
+    assert shown.code == 0, shown.err
+    assert "newest finished run: runs/tiny-demo" in shown.err
+    rows = [json.loads(line) for line in shown.out.splitlines()]
+    assert [r["family"] for r in rows] == ["bi", "cross"]
+    assert rows[0].keys() == {"task", "model", "family", "metric", "value", "low", "high", "n"}
+    assert rows[0]["low"] <= rows[0]["value"] <= rows[0]["high"]
+    assert rows[0]["n"] == 324
+
+
+def test_evaluate_of_the_run_repeats_the_table_of_the_cycle(place: Path, run: Any) -> None:
+    best = json.loads(Path("runs/tiny-demo/best/bi/best.json").read_text())
+    recorded = json.loads(Path(f"runs/tiny-demo/evaluate/{best['model']}/evaluate.json").read_text())
+    row = json.loads(run("evaluate", "demo", "--json", "--model", "runs/tiny-demo/best/bi").out)
+    assert row["value"] == pytest.approx(recorded["tests"]["demo"], abs=1e-6)
+
+
+def test_several_models_are_shown_with_their_ensemble(place: Path, run: Any) -> None:
+    models = ["runs/tiny-demo/best/bi", "runs/tiny-demo/best/cross"]
+    shown = run("evaluate", "demo", "--json", "--model", models[0], "--model", models[1])
+    rows = [json.loads(line) for line in shown.out.splitlines()]
+    assert [r["family"] for r in rows] == ["bi", "cross", "ensemble"]
+
+
+def test_fail_under_gives_its_exit_code_and_the_value(place: Path, run: Any) -> None:
+    shown = run("evaluate", "demo", "--fail-under", "0.99")
+    assert shown.code == 9
+    assert "spearman 0." in shown.err
+    assert "is below 0.99" in shown.err
+
+
+def test_results_are_written_in_mtebs_shape(place: Path, run: Any) -> None:
+    shown = run("evaluate", "demo", "--model", "runs/tiny-demo/best/bi", "--out", "mteb")
+    assert shown.code == 0
+    folder = Path("mteb/runs__tiny-demo__best__bi/local")
+    assert json.loads((folder / "model_meta.json").read_text())["revision"] == "local"
+    entry = json.loads((folder / "demo.json").read_text())["scores"]["test"][0]
+    assert entry["main_score"] == entry["cosine_spearman"]
+
+
+def test_one_own_scored_file_is_evaluated(place: Path, run: Any, tmp_path: Path) -> None:
+    write_pairs(make_pairs(30, scored=True), tmp_path / "own.tsv")
+    shown = run("evaluate", str(tmp_path / "own.tsv"), "--model", "runs/tiny-demo/best/bi", "--json")
+    assert json.loads(shown.out)["n"] == 30
+
+
+def test_labels_distil_and_evaluate_in_turn(place: Path, run: Any, tmp_path: Path) -> None:
+    write_pairs(make_pairs(30), tmp_path / "pairs.tsv")
+    silver, model = str(tmp_path / "silver.tsv"), str(tmp_path / "model")
+    teachers = ["--teacher", "runs/tiny-demo/best/bi", "--teacher", "runs/tiny-demo/best/cross"]
+    shown = run("label", "--pairs", str(tmp_path / "pairs.tsv"), *teachers, "--out", silver)
+    assert shown.code == 0, shown.err
+    scores = read_pairs(Path(silver), scores="required").scores
+    assert scores is not None
+    assert 0 <= scores.min() <= scores.max() <= 1
+    assert Path(silver).read_text().startswith("sentence1\tsentence2\tscore\n")
+    for family in ("bi", "cross"):
+        shown = run(
+            "distill",
+            "--pairs",
+            silver,
+            "--family",
+            family,
+            "--start",
+            "runs/tiny-demo/best/bi",
+            "--out",
+            model + family,
+        )
+        assert shown.code == 0, shown.err
+        assert run("evaluate", "demo", "--model", model + family, "--json").code == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["modelbi", "modelcross", "pairs.tsv", "silver.tsv"]
+
+
+@pytest.mark.parametrize("sampler", ["bm25:k=2", "random", "semantic:k=1", "bm25+semantic", "rank-bm25"])
+def test_label_mines_pairs_from_a_corpus(sampler: str, place: Path, run: Any, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("\n".join(make_pairs(15).sentences) + "\n")
+    arguments = ["label", "--corpus", str(tmp_path / "corpus.txt"), "--sampler", sampler]
+    shown = run(*arguments, "--teacher", "runs/tiny-demo/best/bi", "--out", str(tmp_path / "mined.jsonl"))
+    assert shown.code == 0, shown.err
+    assert len(read_pairs(tmp_path / "mined.jsonl", scores="required")) > 10
+
+
+def test_prime_writes_a_bi_encoder(run: Any, plm: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("\n".join(make_pairs(40).sentences) + "\n")
+    for method in ("simcse", "mirror"):
+        out = str(tmp_path / method)
+        shown = run(
+            "prime", "--plm", str(plm), "--corpus", str(tmp_path / "corpus.txt"), "--out", out,
+            "--method", method, "--set", "prime.batch_size=16",
+        )  # fmt: skip
+        assert shown.code == 0, shown.err
+        assert run("evaluate", "demo", "--model", out, "--json").code == 0
+
+
+def test_export_and_its_engines_work_wherever_a_scorer_does(place: Path, run: Any, tmp_path: Path) -> None:
+    shown = run("export", "onnx", "--run", "runs/tiny-demo", "--out", str(tmp_path / "engines"), "--json")
+    assert shown.code == 0, shown.err
+    for family in ("bi", "cross"):
+        engine, model = str(tmp_path / "engines" / family), f"runs/tiny-demo/best/{family}"
+        values = [
+            json.loads(run("evaluate", "demo", "--json", "--model", m).out)["value"] for m in (engine, model)
+        ]
+        assert values[0] == pytest.approx(values[1], abs=1e-4)
+    write_pairs(make_pairs(5), tmp_path / "pairs.tsv")
+    shown = run(
+        "label", "--pairs", str(tmp_path / "pairs.tsv"), "--teacher", engine, "--out", str(tmp_path / "s.tsv")
+    )
+    assert shown.code == 0, shown.err
+
+
+def test_a_dry_run_prints_the_plan_with_counts_and_writes_nothing(
+    run: Any, plm: Path, tmp_path: Path
+) -> None:
+    shown = run("cycle", "--plm", str(plm), "--task", "demo", "--dry-run", "--max-pairs", "100")
+    assert shown.code == 0, shown.err
+    assert "cycle-1/distill-cross/tiny" in shown.out
+    assert "200 examples" in shown.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_own_pairs_without_development_data_select_the_last_cycle_and_say_so(
+    run: Any, plm: Path, tmp_path: Path
+) -> None:
+    write_pairs(make_pairs(30), tmp_path / "own.tsv")
+    shown = run("cycle", "--plm", str(plm), "--pairs", "own.tsv", *TINY_CYCLE)
+    assert shown.code == 0, shown.err
+    assert "no development data: the last cycle is kept" in shown.out
+    assert "the last cycle, chosen without labels" in shown.out
+
+
+def test_two_students_teach_each_other(run: Any, plm: Path, tmp_path: Path) -> None:
+    write_pairs(make_pairs(30), tmp_path / "own.tsv")
+    shown = run("cycle", "--plm", str(plm), "--plm", str(plm), "--pairs", "own.tsv", *TINY_CYCLE)
+    assert shown.code == 0, shown.err
+    assert (tmp_path / "runs/tiny+tiny-2-own/best/cross/tiny-2/config.json").is_file()
+
+
+def test_a_yaml_file_sets_what_flags_can(run: Any, plm: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(
+        f"plm: {plm}\ntask: demo\ncycles: 2\ndistill:\n  bi: {{learning_rate: 1e-4}}\n"
+    )
+    shown = run("cycle", "--config", "run.yaml", "--cycles", "3", "--dry-run", "--json")
+    names = [json.loads(line)["stage"] for line in shown.out.splitlines()]
+    assert "cycle-3/distill-bi/tiny" in names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["cycle", "--task", "demo"], 2, "Name a start: --plm NAME"),
+        (["cycle", "--plm", "minilmm", "--task", "demo", "--offline"], 4, "Did you mean 'minilm'?"),
+        (["cycle", "--plm", "PLM", "--task", "dmeo"], 2, "Did you mean 'demo'?"),
+        (["cycle", "--plm", "PLM", "--task", "demo", "--recipe", "slef"], 2, "Did you mean 'self'?"),
+        (["cycle", "--plm", "PLM", "--task", "demo", "--sampler", "bm52"], 2, "Did you mean 'bm25'?"),
+        (["cycle", "--plm", "PLM", "--task", "demo", "--sampler", "bm25:kk=1"], 2, "Did you mean 'k'?"),
+        (["cycle", "--plm", "PLM", "--task", "demo", "--sampler", "bm25:k=x"], 2, "takes int, not 'x'"),
+        (["cycle", "--plm", "PLM", "--task", "demo", "--set", "cycels=1"], 2, "Did you mean 'cycles'?"),
+        (["cycle", "--plm", "PLM", "--task", "demo", "--set", "cycles"], 2, "--set takes key=value"),
+        (["cycle", "--plm", "PLM", "--task", "demo", "--device", "gpu9"], 4, "No device 'gpu9' here"),
+        (["cycle", "--plm", "PLM", "--task", "demo", "--device", "cuda:7"], 4, "No device 'cuda:7' here"),
+        (["cycle", "--plm", "PLM", "--pairs", "none.tsv"], 3, "none.tsv"),
+        (["cycle", "--plm", "PLM", "--task", "sts", "--offline"], 3, "--data DIR or TRANSENC_DATA"),
+        (["cycle", "--plm", "PLM", "--pairs", "a.tsv", "--corpus", "b.txt"], 2, "not both"),
+        (["cycle", "--plm", "PLM", "--task", "demo", "--config", "none.yaml"], 2, "none.yaml cannot be read"),
+        (["cycle", "--plm", "PLM", "--task", "demo", "--cycles", "0"], 2, "--cycles"),
+        (["evaluate", "demo"], 2, "No finished run under runs/"),
+        (["evaluate", "demo", "--run", "nowhere"], 2, "nowhere holds no finished run"),
+        (["evaluate", "none.tsv", "--model", "PLM"], 3, "none.tsv"),
+        (["evaluate", "demmo", "--model", "PLM"], 2, "Did you mean 'demo'?"),
+        (["evaluate", "demo", "--model", "PLM", "--metric", "f1"], 2, "--metric is one of"),
+        (["label", "--teacher", "PLM", "--out", "x.tsv"], 2, "Give either --pairs FILE, or --corpus FILE"),
+        (["label", "--teacher", "PLM", "--pairs", "p.tsv", "--out", "x.doc"], 2, "must end in one of .tsv"),
+        (["distill", "--pairs", "p.tsv", "--family", "tri", "--start", "PLM", "--out", "x"], 2, "No family"),
+        (["prime", "--plm", "PLM", "--corpus", "c.txt", "--out", "x", "--method", "x"], 2, "There are: simcse"),
+        (["export", "onnx", "--out", "x"], 2, "No finished run"),
+        (["export", "onnx", "--model", "./nowhere", "--out", "x"], 2, "./nowhere does not exist"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_its_exit_code(
+    arguments: list[str], code: int, message: str, run: Any, plm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRANSENC_DATA", raising=False)
+    shown = run(*[str(plm) if a == "PLM" else a for a in arguments])
+    assert shown.code == code, shown.err
+    assert message in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_bad_rows_are_named_by_file_and_line(run: Any, plm: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.tsv").write_text("sentence1\tsentence2\tscore\na dog\ta cat\t1\na dog\ta cat\tx\n")
+    shown = run("evaluate", "own.tsv", "--model", str(plm))
+    assert shown.code == 3
+    assert "own.tsv:3: score 'x' is not a number" in shown.err
+
+
+def test_a_run_begun_with_other_settings_is_refused_with_the_difference(
+    place: Path, run: Any, plm: Path
+) -> None:
+    changed = [*TINY_CYCLE, "--seed", "5"]
+    shown = run("cycle", "--plm", str(plm), "--task", "demo", *changed)
+    assert shown.code == 2
+    assert "seed: was 1, now 5" in shown.err
+
+
+def test_a_finished_run_shows_its_table_again(place: Path, run: Any, plm: Path) -> None:
+    shown = run("cycle", "--plm", str(plm), "--task", "demo", *TINY_CYCLE)
+    assert shown.code == 0, shown.err
+    assert "best bi: runs/tiny-demo/best/bi" in shown.out
+
+
+def test_a_folder_that_is_not_a_run_is_left_alone(run: Any, plm: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    shown = run("cycle", "--plm", str(plm), "--task", "demo", "--run", "mine", *TINY_CYCLE)
+    assert shown.code == 2
+    assert "not a run directory (it has thesis.txt)" in shown.err
+
+
+def test_an_unexpected_error_is_one_line_unless_debugging(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transenc.config
+
+    def broken() -> None:
+        raise RuntimeError("surprise")
+
+    monkeypatch.setattr(transenc.config, "recipes", broken)
+    shown = run("backends")
+    assert shown.code == 1
+    assert (
+        shown.err.strip()
+        == "transenc: internal error, please report it: RuntimeError: surprise (--debug shows where)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(28, "No space left on device"), (13, "Permission denied"), (24, "Too many open files")],
+)
+def test_errors_of_the_machine_name_the_path_and_exit_4(
+    number: int, error: str, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transenc.config
+
+    def failing() -> None:
+        raise OSError(number, error, "runs/x/weights")
+
+    monkeypatch.setattr(transenc.config, "recipes", failing)
+    shown = run("backends")
+    assert shown.code == 4
+    assert f"{error} (runs/x/weights)" in shown.err
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "transenc", *arguments]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_real_process_with_its_code_and_the_run_continues(
+    signum: int, code: int, plm: Path, tmp_path: Path
+) -> None:
+    arguments = ["cycle", "--plm", str(plm), "--task", "demo", *TINY_CYCLE, "--set", "distill.bi.epochs=200"]
+    with subprocess.Popen(command(*arguments), cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("runs/*/prime/*/MANIFEST.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signum)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "The same command continues from here." in err
+    assert "Traceback" not in err
+    assert list(tmp_path.glob("runs/*/prime/*/MANIFEST.json"))
+
+
+def test_help_answers_without_importing_anything_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['transenc', '--help']\n"
+        "import transenc.cli.app as a\n"
+        "try:\n    a.main()\nexcept SystemExit:\n    pass\n"
+        "heavy = ('torch', 'transformers', 'numpy', 'pydantic', 'scipy', 'pyarrow', 'huggingface_hub', 'click')\n"
+        "print([m for m in heavy if m in sys.modules], file=sys.stderr)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stderr.strip() == "[]"
+    assert "cycle" in shown.stdout
+
+
+def test_backends_lists_names_and_options_without_torch(run: Any) -> None:
+    code = (
+        "import sys; sys.argv = ['transenc', 'backends', '--json']\n"
+        "import transenc.cli.app as a\n"
+        "try:\n    a.main()\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert {"bm25", "random", "semantic", "given"} <= {r["name"] for r in rows if r["kind"] == "sampler"}
+    assert {"bi", "cross"} == {r["name"] for r in rows if r["kind"] == "family"}
+
+
+def test_a_closed_pipe_is_not_an_error_message(plm: Path) -> None:
+    text = f"{sys.executable} -m transenc backends --json | head -1; echo ${{PIPESTATUS[0]}}"
+    shown = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True, env=os.environ)
+    assert "Traceback" not in shown.stderr

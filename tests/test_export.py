@@ -1,0 +1,490 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from tests.conftest import make_pairs
+from tests.tiny import ARCHS, WITH_TYPES, tiny_plm
+from transenc import store
+from transenc.errors import ConfigError, DamagedError, MachineError, ParityError, RefusedError
+from transenc.export import onnx as export
+from transenc.export.engine import Engine, load_engine, read_facts, refuse_foreign
+from transenc.export.onnx import ExportReport, export_onnx
+from transenc.export.parity import check_parity, ladder
+from transenc.models.bi import BiEncoder, BiFamily
+from transenc.models.cross import CrossEncoder, CrossFamily
+from transenc.models.device import Compute
+from transenc.models.loading import load_scorer
+from transenc.pairs import Pairs
+
+FAMILIES: dict[str, Any] = {"bi": BiFamily, "cross": CrossFamily}
+KINDS = [(arch, family) for arch in ARCHS for family in FAMILIES]
+Exported = Callable[[str, str], tuple[BiEncoder | CrossEncoder, Path, ExportReport]]
+
+
+def scorer_of(path: Path, family: str) -> BiEncoder | CrossEncoder:
+    torch.manual_seed(0)
+    pooling = "mean" if path.name in ("bert", "mpnet") else "cls"
+    made: BiEncoder | CrossEncoder = FAMILIES[family]().create(
+        path, compute=Compute("cpu", "fp32"), max_length=None, pooling=pooling
+    )
+    return made
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Export each architecture and family once."""
+    root = tmp_path_factory.mktemp("engines")
+    done: dict[tuple[str, str], tuple[BiEncoder | CrossEncoder, Path, ExportReport]] = {}
+
+    def export_once(arch: str, family: str) -> tuple[BiEncoder | CrossEncoder, Path, ExportReport]:
+        if (arch, family) not in done:
+            scorer = scorer_of(tiny_plm(root / "plm" / arch, arch), family)
+            out = root / f"{arch}-{family}"
+            report = export_onnx(scorer, out, pairs=make_pairs(12, seed=5), source=f"tiny {arch}")
+            done[arch, family] = scorer, out, report
+        return done[arch, family]
+
+    return export_once
+
+
+@pytest.fixture
+def engine_copy(exported: Exported, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported("bert", "cross")[1], tmp_path / "engine"))
+
+
+def rewrite(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    """Change an engine's graph and record its new hash, as a hostile maker of engines would."""
+    model = onnx.load(str(path / "onnx/model.onnx"), load_external_data=False)
+    change(model)
+    (path / "onnx/model.onnx").write_bytes(model.SerializeToString())
+    edit(
+        path, lambda raw: raw["sha256"].update({"onnx/model.onnx": store.hash_file(path / "onnx/model.onnx")})
+    )
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    raw = json.loads((path / "engine.json").read_text())
+    change(raw)
+    (path / "engine.json").write_text(json.dumps(raw))
+
+
+# What is exported
+
+
+@pytest.mark.parametrize(("arch", "family"), KINDS)
+def test_an_engine_agrees_with_its_model(exported: Exported, arch: str, family: str) -> None:
+    scorer, out, report = exported(arch, family)
+    assert report.parity.worst < 1e-5
+    assert report.parity.longest == 64
+    engine = load_engine(out)
+    other = make_pairs(20, seed=9)
+    np.testing.assert_allclose(engine.score(other), scorer.score(other), atol=1e-5)
+    assert engine.family == family
+    assert engine.max_length == scorer.transformer.max_length
+    if isinstance(scorer, BiEncoder):
+        sentences = list(other.sentences)
+        np.testing.assert_allclose(engine.encode(sentences), scorer.encode(sentences), atol=1e-5)
+
+
+@pytest.mark.parametrize(("arch", "family"), KINDS)
+def test_a_graph_keeps_its_contract(exported: Exported, arch: str, family: str) -> None:
+    scorer, out, _ = exported(arch, family)
+    model = onnx.load(str(out / "onnx/model.onnx"))
+    names = ["input_ids", *(["token_type_ids"] if arch in WITH_TYPES else []), "attention_mask"]
+    assert names == list(scorer.transformer.tokenizer.model_input_names)
+    token = (onnx.TensorProto.INT64, ["batch", "sequence"])
+    assert [signature(v) for v in model.graph.input] == [(name, *token) for name in names]
+    dim = 32
+    outputs: dict[str, list[tuple[str, list[str | int]]]] = {
+        "bi": [("last_hidden_state", ["batch", "sequence", dim]), ("sentence_embedding", ["batch", dim])],
+        "cross": [("logits", ["batch", 1])],
+    }
+    assert [signature(v) for v in model.graph.output] == [
+        (name, onnx.TensorProto.FLOAT, shape) for name, shape in outputs[family]
+    ]
+    assert {o.domain for o in model.opset_import} == {""}
+    assert [p.name for p in (out / "onnx").iterdir()] == ["model.onnx"]
+
+
+def signature(value: onnx.ValueInfoProto) -> tuple[str, int, list[str | int]]:
+    kind = value.type.tensor_type
+    return value.name, kind.elem_type, [d.dim_param or d.dim_value for d in kind.shape.dim]
+
+
+COMMON = {
+    "MANIFEST.json", "README.md", "config.json", "engine.json", "onnx/model.onnx", "tokenizer.json",
+    "tokenizer_config.json",
+}  # fmt: skip
+BI = {
+    "1_Pooling/config.json",
+    "config_sentence_transformers.json",
+    "modules.json",
+    "sentence_bert_config.json",
+}
+
+
+@pytest.mark.parametrize(("family", "files"), [("bi", COMMON | BI), ("cross", COMMON)])
+def test_an_engine_directory_holds_no_other_weights(exported: Exported, family: str, files: set[str]) -> None:
+    _, out, report = exported("bert", family)
+    assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == files
+    store.verify(out)
+    facts = read_facts(out)
+    assert facts.sha256["onnx/model.onnx"] == store.hash_file(out / "onnx/model.onnx") == report.sha256
+    assert facts.source["name"] == "tiny bert"
+    assert facts.parity == json.loads(json.dumps(report.as_dict()))["parity"]
+    assert "exported from `tiny bert`" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("arch", ["roberta", "deberta-v2"])
+def test_onnxruntime_and_tokenizers_alone_score_the_same(exported: Exported, arch: str, family: str) -> None:
+    from tokenizers import Tokenizer
+
+    scorer, out, _ = exported(arch, family)
+    tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
+    tokenizer.enable_truncation(64)
+    tokenizer.enable_padding(pad_id=json.loads((out / "engine.json").read_text())["pad_id"])
+    session = onnxruntime.InferenceSession(str(out / "onnx/model.onnx"), providers=["CPUExecutionProvider"])
+    names = [i.name for i in session.get_inputs()]
+
+    def run(texts: list[Any], output: str) -> Any:
+        rows = tokenizer.encode_batch(texts)
+        arrays = {
+            "input_ids": np.array([r.ids for r in rows]),
+            "attention_mask": np.array([r.attention_mask for r in rows]),
+            "token_type_ids": np.array([r.type_ids for r in rows]),
+        }
+        return session.run([output], {name: arrays[name] for name in names})[0]
+
+    other = make_pairs(8, seed=3)
+    if family == "bi":
+        left, right = (run(other.column(side), "sentence_embedding") for side in (other.left, other.right))
+        scores = (left * right).sum(1)
+    else:
+        scores = 1 / (1 + np.exp(-run(list(other.rows()), "logits")[:, 0]))
+    np.testing.assert_allclose(scores, scorer.score(other), atol=1e-5)
+
+
+def test_sentence_transformers_runs_the_graph(exported: Exported) -> None:
+    pytest.importorskip(
+        "optimum", reason="its ONNX backend needs optimum, no release of which works with transformers 5"
+    )
+    from sentence_transformers import SentenceTransformer
+
+    scorer, out, _ = exported("bert", "bi")
+    assert isinstance(scorer, BiEncoder)
+    sentences = list(make_pairs(6).sentences)
+    found = SentenceTransformer(str(out), backend="onnx", device="cpu").encode(sentences)
+    np.testing.assert_allclose(found, scorer.encode(sentences), atol=1e-5)
+
+
+def test_the_scorer_is_left_as_it_was(plm: Path, tmp_path: Path, pairs: Pairs) -> None:
+    scorer = scorer_of(plm, "cross")
+    module: Any = scorer.module
+    before = scorer.score(pairs)
+    module.train()
+    module.base_model.embeddings.eval()
+    modes = [part.training for part in module.modules()]
+    attention = module.config._attn_implementation
+    export_onnx(scorer, tmp_path / "out", pairs=pairs)
+    assert [part.training for part in module.modules()] == modes
+    assert module.config._attn_implementation == attention == "sdpa"
+    assert (scorer.score(pairs) == before).all()
+
+
+def test_equal_exports_are_equal_bytes(exported: Exported, tmp_path: Path) -> None:
+    scorer, _, report = exported("bert", "bi")
+    again = export_onnx(scorer, tmp_path / "again", pairs=make_pairs(12, seed=5), source="tiny bert")
+    assert again.sha256 == report.sha256
+    assert (tmp_path / "again/MANIFEST.json").read_bytes() == (report.path / "MANIFEST.json").read_bytes()
+
+
+@pytest.mark.parametrize("opset", [14, 20])
+def test_other_opsets_agree_as_well(exported: Exported, tmp_path: Path, opset: int) -> None:
+    scorer, _, _ = exported("bert", "cross")
+    report = export_onnx(scorer, tmp_path / "out", pairs=make_pairs(4), opset=opset)
+    model = onnx.load(str(tmp_path / "out/onnx/model.onnx"))
+    assert [o.version for o in model.opset_import] == [report.opset] == [opset]
+
+
+def test_weights_too_large_for_one_file_go_beside_the_graph(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, _, _ = exported("bert", "bi")
+    monkeypatch.setattr(export, "SINGLE_FILE", 1000)
+    out = tmp_path / "out"
+    export_onnx(scorer, out, pairs=make_pairs(4))
+    assert sorted(p.name for p in (out / "onnx").iterdir()) == ["model.onnx", "model.onnx_data"]
+    with (out / "onnx/model.onnx_data").open("r+b") as file:
+        file.seek(64)
+        file.write(b"\1\2\3\4")
+    with pytest.raises(DamagedError, match=r"onnx/model\.onnx_data differs"):
+        load_engine(out)
+
+
+# What is refused, and that nothing is left then
+
+
+def test_a_broken_engine_is_not_kept(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, _, _ = exported("bert", "bi")
+    finish = export._finish_graph
+
+    def perturb(traced: Path, work: Path, names: list[str]) -> None:
+        finish(traced, work, names)
+        model = onnx.load(str(work / "onnx/model.onnx"))
+        weight = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+        values = onnx.numpy_helper.to_array(weight) + np.float32(0.01) * np.eye(
+            *weight.dims, dtype=np.float32
+        )
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        onnx.save(model, str(work / "onnx/model.onnx"))
+
+    monkeypatch.setattr(export, "_finish_graph", perturb)
+    with pytest.raises(ParityError, match=r"differ by up to .* vectors by up to") as caught:
+        export_onnx(scorer, tmp_path / "out", pairs=make_pairs(8))
+    assert caught.value.exit_code == 8
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_directory_is_refused(exported: Exported, tmp_path: Path, pairs: Pairs) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ConfigError, match="out exists already"):
+        export_onnx(exported("bert", "bi")[0], tmp_path / "out", pairs=pairs)
+
+
+def test_an_unknown_opset_is_refused(exported: Exported, tmp_path: Path, pairs: Pairs) -> None:
+    with pytest.raises(ConfigError, match="Opset 99 is not one of 14 to 20"):
+        export_onnx(exported("bert", "bi")[0], tmp_path / "out", pairs=pairs, opset=99)
+
+
+def test_a_missing_package_names_its_install_command(
+    exported: Exported, tmp_path: Path, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, _, _ = exported("bert", "bi")
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(MachineError, match=r"onnx and onnxruntime\. Run: pip install \"transenc\[cpu\]\""):
+        export_onnx(scorer, tmp_path / "out", pairs=pairs)
+
+
+# The engine
+
+
+def test_no_torch_is_imported_to_score(exported: Exported) -> None:
+    _, out, _ = exported("bert", "bi")
+    code = (
+        "import sys; from pathlib import Path; from transenc.export.engine import load_engine\n"
+        "from transenc.pairs import Pairs\n"
+        "engine = load_engine(Path(sys.argv[1]))\n"
+        "assert engine.score(Pairs.from_rows(['a man'], ['a dog'])).shape == (1,)\n"
+        "heavy = {name.partition('.')[0] for name in sys.modules}\n"
+        "assert not heavy & {'torch', 'transformers', 'onnx', 'scipy', 'pydantic'}, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_load_scorer_finds_an_engine(exported: Exported) -> None:
+    _, out, _ = exported("bert", "cross")
+    assert isinstance(load_scorer(str(out)), Engine)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_pairs_give_no_scores(exported: Exported, family: str) -> None:
+    assert load_engine(exported("bert", family)[1]).score(Pairs.from_rows([], [])).shape == (0,)
+
+
+def test_a_cross_encoder_has_no_vectors(exported: Exported) -> None:
+    with pytest.raises(ConfigError, match="makes no vectors"):
+        load_engine(exported("bert", "cross")[1]).encode(["a man"])
+
+
+def test_very_low_logits_neither_overflow_nor_tie(exported: Exported) -> None:
+    class Session:
+        def run(self, outputs: list[str], inputs: dict[str, Any]) -> list[Any]:
+            return [np.array([[-80.0], [-60.0], [0.0], [900.0]], np.float32)]
+
+    engine = replace(load_engine(exported("bert", "cross")[1]), session=Session())
+    scores = engine.score(Pairs.from_rows(["a", "a", "a", "a"], ["a", "a", "a", "a"]))
+    assert 0 < scores[0] < scores[1] < scores[2] == 0.5
+    assert scores[3] == 1
+
+
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "tokenizer.json"])
+def test_a_tampered_file_is_named(engine_copy: Path, name: str) -> None:
+    with (engine_copy / name).open("ab") as file:
+        file.write(b"\n")
+    with pytest.raises(DamagedError, match=f"{name} differs"):
+        load_engine(engine_copy)
+
+
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "tokenizer.json"])
+def test_a_missing_file_is_named(engine_copy: Path, name: str) -> None:
+    (engine_copy / name).unlink()
+    with pytest.raises(DamagedError, match=f"{name} is missing"):
+        load_engine(engine_copy)
+
+
+def test_a_directory_without_an_engine_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="transenc export onnx"):
+        load_engine(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw.clear(),
+        lambda raw: raw.update(schema=2),
+        lambda raw: raw.update(family="poly"),
+        lambda raw: raw.update(max_length=0),
+        lambda raw: raw.update(sha256=[]),
+        lambda raw: raw.update(surprise=1),
+        lambda raw: raw["sha256"].pop("onnx/model.onnx"),
+    ],
+)
+def test_a_sidecar_that_is_not_ours_is_damaged(
+    engine_copy: Path, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    edit(engine_copy, change)
+    with pytest.raises(DamagedError, match=r"engine\.json cannot be used"):
+        load_engine(engine_copy)
+
+
+def test_a_sidecar_cannot_name_files_elsewhere(engine_copy: Path) -> None:
+    edit(engine_copy, lambda raw: raw["sha256"].update({"../secret": "0"}))
+    with pytest.raises(RefusedError, match=r"'\.\./secret', which leaves"):
+        load_engine(engine_copy)
+
+
+def test_operators_from_elsewhere_are_refused(engine_copy: Path) -> None:
+    rewrite(engine_copy, lambda model: setattr(model.graph.node[3], "domain", "evil.ops"))
+    with pytest.raises(RefusedError, match=r"operators of 'evil\.ops'"):
+        load_engine(engine_copy)
+
+
+def test_operators_hidden_in_a_subgraph_are_refused(engine_copy: Path) -> None:
+    def hide(model: onnx.ModelProto) -> None:
+        inner = onnx.helper.make_node("Do", [], ["x"], domain="evil.ops")
+        branch = onnx.helper.make_graph([inner], "branch", [], [])
+        model.graph.node[3].attribute.append(onnx.helper.make_attribute("then_branch", branch))
+
+    rewrite(engine_copy, hide)
+    with pytest.raises(RefusedError, match=r"operators of 'evil\.ops'"):
+        load_engine(engine_copy)
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [("../../secret", "leaves its directory"), ("/etc/passwd", "leaves"), ("weights", "does not list")],
+)
+def test_weights_elsewhere_are_refused(engine_copy: Path, location: str, reason: str) -> None:
+    def point(model: onnx.ModelProto) -> None:
+        tensor = model.graph.initializer[0]
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+
+    rewrite(engine_copy, point)
+    with pytest.raises(RefusedError, match=reason):
+        load_engine(engine_copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x0b", b"PK\x03\x04" * 8, b"\xff" * 64])
+def test_what_is_no_graph_is_damaged(engine_copy: Path, content: bytes) -> None:
+    (engine_copy / "onnx/model.onnx").write_bytes(content)
+    with pytest.raises(DamagedError):
+        load_engine(engine_copy, verify=False)
+
+
+def test_a_cut_graph_is_damaged_at_every_length(engine_copy: Path) -> None:
+    whole = (engine_copy / "onnx/model.onnx").read_bytes()
+    for cut in range(1, len(whole), len(whole) // 7):
+        (engine_copy / "onnx/model.onnx").write_bytes(whole[:cut])
+        with pytest.raises(DamagedError):
+            refuse_foreign(engine_copy / "onnx/model.onnx")
+
+
+@pytest.mark.parametrize("device", ["tpu", "cpu:1", "cuda:x"])
+def test_an_unknown_device_is_refused(engine_copy: Path, device: str) -> None:
+    with pytest.raises(ConfigError, match=f"No device '{device}'"):
+        load_engine(engine_copy, device=device)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_cuda_is_used_or_refused_but_never_replaced(
+    engine_copy: Path, monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    class Fallen:  # what a GPU build does on a machine without CUDA: it lists the provider and drops it
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"] if listed else ["CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Fallen)
+    with pytest.raises(MachineError, match=r"it has CPUExecutionProvider\. .*transenc\[gpu\]"):
+        load_engine(engine_copy, device="cuda")
+
+
+# The comparison itself, on scorers of one line
+
+
+class Plain:
+    """Score a pair by its lengths, plus `error(pairs)`."""
+
+    family = "cross"
+    max_length = 64
+
+    def __init__(self, error: Callable[[Pairs], Any] = lambda pairs: 0.0) -> None:
+        self.error = error
+
+    def score(self, pairs: Pairs) -> Any:
+        lengths = np.array([len(a) + len(b) for a, b in pairs.rows()], np.float32)
+        return ((lengths % 7) / 7 + self.error(pairs)).astype(np.float32)
+
+
+def longer_than(words: int) -> Callable[[Pairs], Any]:
+    return lambda pairs: np.array([0.1 * (len(a.split()) > words) for a, _ in pairs.rows()])
+
+
+@pytest.mark.parametrize(
+    ("check", "error"),
+    [
+        ("batches", lambda pairs: 0.1),
+        ("one at a time", lambda pairs: 0.1 * (len(pairs) == 1)),
+        ("lengths", longer_than(60)),
+        ("shortest", lambda pairs: np.array([0.1 * (a == "") for a, _ in pairs.rows()])),
+        ("batches", lambda pairs: np.nan),
+    ],
+)
+def test_a_disagreement_is_found_and_placed(check: str, error: Callable[[Pairs], Any]) -> None:
+    with pytest.raises(ParityError, match=f"in '{check}'"):
+        check_parity(Plain(), Plain(error), make_pairs(10), tolerance=0.05)
+
+
+def test_a_small_difference_is_within_tolerance() -> None:
+    parity = check_parity(Plain(), Plain(lambda pairs: 1e-3), make_pairs(10), tolerance=0.05)
+    assert 0 < parity.worst < 0.01
+    assert [check.name for check in parity.checks] == ["batches", "one at a time", "lengths", "shortest"]
+    assert json.loads(json.dumps(parity.as_dict()))["worst"] == parity.worst
+
+
+def test_texts_of_every_length_bucket_are_made() -> None:
+    made = ladder(make_pairs(10), 64)
+    lengths = {len(s.split()) for s in made.sentences}
+    assert lengths == {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64}

@@ -1,0 +1,87 @@
+"""Imports point one way (CONTRIBUTING.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import transenc
+
+ROOT = Path(transenc.__file__).parent
+MODULES = sorted(
+    p.relative_to(ROOT.parent).with_suffix("").as_posix().replace("/", ".") for p in ROOT.rglob("*.py")
+)
+
+# Each layer may import itself and what is above it in this list.
+LAYERS = [
+    [
+        "transenc",
+        "transenc.errors",
+        "transenc.seeds",
+        "transenc.progress",
+        "transenc.registry",
+        "transenc.interrupt",
+    ],
+    ["transenc.pairs", "transenc.store", "transenc.config"],
+    ["transenc.metrics", "transenc.readers", "transenc.scorer"],
+    ["transenc.tasks", "transenc.samplers", "transenc.models", "transenc.objectives", "transenc.training"],
+    [
+        "transenc.stages",
+        "transenc.evaluation",
+        "transenc.export",
+        "transenc.runs",
+        "transenc.card",
+        "transenc.cycle",
+    ],
+    ["transenc.inputs", "transenc.runner", "transenc.single"],
+    ["transenc.session", "transenc.single_stages"],
+    ["transenc.cli", "transenc.__main__"],
+]
+
+
+def layer(module: str) -> int:
+    for i, names in enumerate(LAYERS):
+        for name in names:
+            if module == name or (name != "transenc" and module.startswith(f"{name}.")):
+                return i
+    raise AssertionError(f"{module} is in no layer")
+
+
+def imported(module: str) -> set[str]:
+    path = ROOT.parent / (module.replace(".", "/") + ".py")
+    if not path.exists():
+        path = ROOT.parent / module.replace(".", "/") / "__init__.py"
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{a.name}" for a in node.names if f"{node.module}.{a.name}" in MODULES}
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_its_own_layer_and_those_below(module: str) -> None:
+    name = module.removesuffix(".__init__")
+    allowed = layer(name)
+    for other in imported(module):
+        # models.loading reaches for an engine only when it finds one: the runtime half of export.
+        if other.startswith("transenc.") and (name, other) != (
+            "transenc.models.loading",
+            "transenc.export.engine",
+        ):
+            assert layer(other) <= allowed, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if not m.startswith(("transenc.cli", "transenc.__main__"))]
+)
+def test_only_the_command_line_parses_and_prints(module: str) -> None:
+    assert not {m.partition(".")[0] for m in imported(module)} & {"typer", "rich", "click"}
+
+
+def test_the_store_imports_only_errors() -> None:
+    assert {m for m in imported("transenc.store") if m.startswith("transenc")} == {"transenc.errors"}
