@@ -106,10 +106,11 @@ def export_onnx(
     work.mkdir()
     try:
         identity = _save_layout(scorer, work, card)
-        _write_graph(scorer, work, opset)
-        facts = _facts(scorer, work, opset, {"name": source, "fingerprint": identity})
-        _write_facts(work, facts)
-        parity = check_parity(_reference(scorer), load_engine(work), pairs, tolerance=tolerance)
+        with _still(scorer.module):
+            _write_graph(scorer, work, opset)
+            facts = _facts(scorer, work, opset, {"name": source, "fingerprint": identity})
+            _write_facts(work, facts)
+            parity = check_parity(_reference(scorer), load_engine(work), pairs, tolerance=tolerance)
         facts = dataclasses.replace(facts, parity=parity.as_dict())
         _write_facts(work, facts)
         with (work / "README.md").open("a", encoding="utf-8") as file:
@@ -153,19 +154,29 @@ def _reference(scorer: BiEncoder | CrossEncoder) -> BiEncoder | CrossEncoder:
 
 
 @contextmanager
-def _ready(module: nn.Module) -> Iterator[None]:
-    """Switch dropout off and attention to the exportable one; afterwards leave the module as it was."""
+def _still(module: nn.Module) -> Iterator[None]:
+    """Switch dropout off for the block and restore the mode of every part after it."""
     modes = [(part, part.training) for part in module.modules()]
-    model: Any = module
-    attention = model.config._attn_implementation
+    module.eval()
     try:
-        module.eval()
-        model.set_attn_implementation(ATTENTION)
         yield
     finally:
-        model.set_attn_implementation(attention)
         for part, training in modes:
             part.training = training
+
+
+@contextmanager
+def _exportable(module: Any) -> Iterator[None]:
+    """Use the exportable attention and silence the exporter for the block."""
+    attention = module.config._attn_implementation
+    with torch.no_grad(), warnings.catch_warnings():
+        for category, message in IGNORED:
+            warnings.filterwarnings("ignore", message, category)
+        try:
+            module.set_attn_implementation(ATTENTION)
+            yield
+        finally:
+            module.set_attn_implementation(attention)
 
 
 def _write_graph(scorer: BiEncoder | CrossEncoder, work: Path, opset: int) -> None:
@@ -175,9 +186,7 @@ def _write_graph(scorer: BiEncoder | CrossEncoder, work: Path, opset: int) -> No
     axes |= {name: {0: "batch"} for name in SCORED.values()}
     scratch = work / "scratch"  # the exporter spreads large weights over many files
     scratch.mkdir()
-    with _ready(scorer.module), torch.no_grad(), warnings.catch_warnings():
-        for category, message in IGNORED:
-            warnings.filterwarnings("ignore", message, category)
+    with _exportable(scorer.module):
         torch.onnx.export(
             _Graph(scorer.module, names, getattr(scorer, "pooling", None)).eval(),
             _example(scorer, names),
@@ -188,7 +197,13 @@ def _write_graph(scorer: BiEncoder | CrossEncoder, work: Path, opset: int) -> No
             opset_version=opset,
             dynamo=False,
         )
-    _finish_graph(scratch / "model.onnx", work, names)
+    config: Any = scorer.module.config
+    shapes: dict[str, list[str | int]] = {
+        "last_hidden_state": ["batch", "sequence", config.hidden_size],
+        "sentence_embedding": ["batch", config.hidden_size],
+        "logits": ["batch", 1],
+    }
+    _finish_graph(scratch / "model.onnx", work, names, {name: shapes[name] for name in outputs})
     shutil.rmtree(scratch)
 
 
@@ -205,19 +220,17 @@ def _example(scorer: BiEncoder | CrossEncoder, names: list[str]) -> tuple[Tensor
     return tuple(batch[name].to(scorer.transformer.compute.device) for name in names)
 
 
-def _finish_graph(traced: Path, work: Path, names: list[str]) -> None:
-    """Write the traced graph under its final name with every input that the contract names."""
+def _finish_graph(traced: Path, work: Path, inputs: list[str], outputs: dict[str, list[str | int]]) -> None:
+    """Write the traced graph under its final name, with exactly the inputs and outputs of the contract."""
     import onnx
+    from onnx.helper import make_tensor_value_info as declare
 
     model = onnx.load(str(traced))
-    inputs = {value.name: value for value in model.graph.input}
-    del model.graph.input[:]
-    for name in names:
-        # DeBERTa without token types drops that input; callers still send what the tokenizer makes.
-        model.graph.input.append(
-            inputs.get(name)
-            or onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["batch", "sequence"])
-        )
+    # Declared anew: tracing drops an input that is not used (DeBERTa without token types), which callers still
+    # send since the tokenizer makes it, and it loses the dimensions of some outputs.
+    del model.graph.input[:], model.graph.output[:]
+    model.graph.input.extend(declare(n, onnx.TensorProto.INT64, ["batch", "sequence"]) for n in inputs)
+    model.graph.output.extend(declare(n, onnx.TensorProto.FLOAT, shape) for n, shape in outputs.items())
     (work / "onnx").mkdir()
     large = model.ByteSize() > SINGLE_FILE
     options: dict[str, Any] = {"save_as_external_data": True, "location": Path(WEIGHTS).name} if large else {}

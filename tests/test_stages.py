@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import make_pairs
+from transenc.config import DistillSettings, PrimeSettings, build
+from transenc.errors import DataError, Interrupted
+from transenc.interrupt import StopFlag
+from transenc.models.bi import BiFamily
+from transenc.models.cross import CrossFamily
+from transenc.models.device import Compute
+from transenc.models.transformer import load_tokenizer
+from transenc.pairs import Pairs
+from transenc.stages.distill import distill_model
+from transenc.stages.label import score_pairs
+from transenc.stages.prime import choose, mask_spans, prime_model, set_dropout
+from transenc.store import Store
+from transenc.training import Fit
+
+CPU = Compute("cpu", "fp32")
+LONG = "the man is playing a guitar and the woman is eating an apple"
+
+
+def fitting(settings: Any, stage: str = "stage") -> Fit:
+    return Fit(settings, CPU, 1, stage)
+
+
+def test_short_sentences_are_never_masked_and_long_ones_lose_the_span(plm: Path) -> None:
+    settings = PrimeSettings(span_mask=5)
+    torch.manual_seed(0)
+    short, long = mask_spans(["a dog runs in the field today"[:29], LONG], load_tokenizer(plm), settings)
+    assert short == "a dog runs in the field today"[:29]
+    before, after = long.split(" [MASK] ")
+    assert LONG.startswith(before)
+    assert LONG.endswith(after)
+    assert len(before) + len(after) == len(LONG) - 5
+
+
+def test_a_span_of_tokens_is_masked_whole(plm: Path) -> None:
+    settings = PrimeSettings(span_mask=2, span_unit="token")
+    torch.manual_seed(1)
+    (masked,) = mask_spans([LONG], load_tokenizer(plm), settings)
+    kept = masked.replace(" [MASK] ", " ").split()
+    assert len(kept) == len(LONG.split()) - 2
+
+
+def test_a_span_as_long_as_the_sentence_leaves_it_alone(plm: Path) -> None:
+    settings = PrimeSettings(span_mask=50, span_unit="token")
+    assert mask_spans([LONG], load_tokenizer(plm), settings) == [LONG]
+
+
+@pytest.mark.parametrize("method", ["simcse", "mirror"])
+def test_priming_pulls_the_two_views_together(method: str, plm: Path) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=16, pooling="mean")
+    settings = build(
+        {"plm": ["x"], "prime": {"method": method, "batch_size": 32, "learning_rate": 1e-3, "epochs": 6}}
+    ).prime
+    sentences = list(make_pairs(80).sentences)
+    run = fitting(settings)
+    run.report = lambda progress: losses.append(progress.loss)
+    losses: list[Any] = []
+    prime_model(model, sentences, settings, run)
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+
+
+def test_the_head_of_priming_is_not_kept(plm: Path, tmp_path: Path) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=16, pooling="cls")
+    settings = PrimeSettings(method="simcse", batch_size=8)
+    prime_model(model, list(make_pairs(8).sentences), settings, fitting(settings))
+    model.save(tmp_path / "saved")
+    names = set(model.module.state_dict())
+    assert not [n for n in names if "head" in n]
+    assert names == set(BiFamily().load(tmp_path / "saved", compute=CPU).module.state_dict())
+
+
+def test_dropout_makes_two_training_views_differ_and_scoring_is_steady(plm: Path) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=16, pooling="mean")
+    tokens = model.transformer.tokens(["a dog runs"])
+    model.module.train()
+    with torch.no_grad():
+        a, b = model.vectors(tokens, np.array([0, 0]))
+        assert not torch.equal(a, b)
+        set_dropout(model.module, 0.0)
+        a, b = model.vectors(tokens, np.array([0, 0]))
+        assert torch.equal(a, b)
+    np.testing.assert_array_equal(model.encode(["a dog runs"]), model.encode(["a dog runs"]))
+
+
+def test_set_dropout_reaches_the_attention(plm: Path) -> None:
+    module = BiFamily().create(plm, compute=CPU, max_length=16).module
+    set_dropout(module, 0.37)
+    assert {m.p for m in module.modules() if isinstance(m, nn.Dropout)} == {0.37}
+    assert module.config.attention_probs_dropout_prob == 0.37  # type: ignore[union-attr]
+
+
+def test_too_many_sentences_are_sampled_by_seed() -> None:
+    sentences = [str(i) for i in range(100)] * 2
+    assert choose(sentences, 10, 1) == choose(sentences, 10, 1)
+    assert choose(sentences, 10, 1) != choose(sentences, 10, 2)
+    assert len(choose(sentences, 1000, 1)) == 100
+
+
+def test_one_sentence_cannot_be_primed_on(plm: Path) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=16)
+    settings = PrimeSettings(method="simcse")
+    with pytest.raises(DataError, match="needs at least 2 different sentences, not 1"):
+        prime_model(model, ["a", "a"], settings, fitting(settings))
+
+
+@pytest.mark.parametrize("family", ["bi", "cross"])
+def test_a_student_learns_its_labels(family: str, plm: Path) -> None:
+    pairs = make_pairs(40, scored=True)
+    torch.manual_seed(0)
+    made = {"bi": BiFamily, "cross": CrossFamily}[family]()
+    model = made.create(plm, compute=CPU, max_length=24, pooling="mean")
+    objective = {"bi": "cosine_mse", "cross": "soft_bce"}[family]
+    settings = DistillSettings(objective=objective, epochs=15, batch_size=8, learning_rate=2e-3)
+    before = np.corrcoef(model.score(pairs), pairs.scores)[0, 1]
+    distill_model(model, pairs, settings, fitting(settings))
+    after = np.corrcoef(model.score(pairs), pairs.scores)[0, 1]
+    assert after > max(before + 0.2, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("symmetric", "both", "examples"), [(True, True, 20), (True, False, 10), (False, True, 10)]
+)
+def test_both_orders_are_trained_only_where_they_mean_the_same(
+    symmetric: bool, both: bool, examples: int, plm: Path
+) -> None:
+    model = CrossFamily().create(plm, compute=CPU, max_length=24)
+    settings = DistillSettings(batch_size=1, both_orders=both)
+    run = fitting(settings)
+    totals: list[int] = []
+    run.report = lambda progress: totals.append(progress.total)
+    distill_model(model, make_pairs(10, scored=True), settings, run, symmetric=symmetric)
+    assert set(totals) == {examples}
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1])
+def test_labels_outside_the_unit_interval_are_refused(bad: float, plm: Path) -> None:
+    model = CrossFamily().create(plm, compute=CPU, max_length=24)
+    settings = DistillSettings()
+    with pytest.raises(DataError, match=r"labels must lie in \[0, 1\]"):
+        distill_model(model, Pairs.from_rows(["a"], ["b"], [bad]), settings, fitting(settings))
+
+
+@pytest.mark.parametrize("family", ["bi", "cross"])
+def test_labelling_stopped_between_shards_continues_without_repeating_one(
+    family: str, plm: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = {"bi": BiFamily, "cross": CrossFamily}[family]().create(plm, compute=CPU, max_length=24)
+    pairs = make_pairs(20)
+    whole = score_pairs(model, pairs, shard=8)
+    store, stop, seen = Store(tmp_path / "run"), StopFlag(), []
+
+    def report(progress: Any) -> None:
+        seen.append(progress.done)
+        if len(seen) == 2:
+            stop.signum = 2
+
+    with store.lock():
+        checkpoints = store.checkpoints("label", "x")
+        with pytest.raises(Interrupted):
+            score_pairs(model, pairs, shard=8, checkpoints=checkpoints, stop=stop, report=report)
+        again = score_pairs(
+            model, pairs, shard=8, checkpoints=checkpoints, report=lambda progress: seen.append(progress.done)
+        )
+    np.testing.assert_array_equal(again, whole)
+    assert seen == sorted(set(seen))
+    np.testing.assert_allclose(whole, model.score(pairs), atol=1e-6)
