@@ -169,6 +169,7 @@ def test_labelling_stopped_between_shards_continues_without_repeating_one(
         checkpoints = store.checkpoints("label", "x")
         with pytest.raises(Interrupted):
             score_pairs(model, pairs, shard=8, checkpoints=checkpoints, stop=stop, report=report)
+        assert checkpoints.latest() is not None
         again = score_pairs(
             model, pairs, shard=8, checkpoints=checkpoints, report=lambda progress: seen.append(progress.done)
         )

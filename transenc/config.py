@@ -112,7 +112,7 @@ class LabelSettings(Frozen):
     combine: Literal["mean", "rank-mean"] = Field(
         "mean", description="How several teachers' scores are combined."
     )
-    shard: int = Field(50_000, ge=1, description="Pairs scored between two commits.")
+    shard: int = Field(2_000, ge=1, description="Sentences or pairs scored between two looks at signals.")
 
 
 class Settings(Frozen):
@@ -132,6 +132,9 @@ class Settings(Frozen):
         "dev", description="Keep the best on development data, or the last cycle."
     )
     inductive: bool = Field(False, description="Leave every evaluation pair out of the training pool.")
+    skip_bad: str | None = Field(
+        None, description="Bad rows of the user's files to skip: 5, or 2%; null: none."
+    )
     sampler: str = Field("bm25:k=3", description="How pairs are mined from sentences: name:option=value,...")
     max_pairs: int | None = Field(None, ge=1, description="Train on a seeded sample of this many pairs.")
     pooling: Literal["auto", "cls", "mean"] = Field("auto", description="auto: the start's own, else cls.")

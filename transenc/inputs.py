@@ -16,7 +16,7 @@ from transenc.errors import ConfigError, DataError
 from transenc.models.device import Compute
 from transenc.models.intake import Plm, resolve
 from transenc.pairs import Pairs
-from transenc.readers import read_pairs, read_sentences
+from transenc.readers import SkipBad, read_pairs, read_sentences
 from transenc.samplers import mine
 from transenc.seeds import derive
 
@@ -60,6 +60,7 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
         raise ConfigError(
             f"Nothing to learn from: give --task ({', '.join(tasks.names())}), --pairs or --corpus."
         )
+    skip = SkipBad.parse(settings.skip_bad) if settings.skip_bad else None
     inputs = Inputs(Pairs.from_rows([], []))
     task = tasks.get(settings.task) if settings.task else None
     if task is not None:
@@ -69,10 +70,11 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
         if task.note and not task.pool:
             inputs.said.append(f"task {task.name}: {task.note}")
     if settings.pairs:
-        inputs.pairs = read_pairs(Path(settings.pairs), scores="ignored")
+        inputs.pairs = read_pairs(Path(settings.pairs), scores="ignored", skip_bad=skip)
+        inputs.said.append(f"{len(inputs.pairs):,} pairs of {settings.pairs}")
     elif settings.corpus or (task is not None and task.corpus):
         if settings.corpus:
-            sentences = read_sentences([Path(settings.corpus)])
+            sentences = read_sentences([Path(settings.corpus)], skip_bad=skip)
         else:
             assert task is not None
             sentences = tasks.corpus(task, data, offline=offline)

@@ -27,7 +27,7 @@ from transenc.scorer import COMBINE, to_labels
 from transenc.seeds import derive
 from transenc.stages.context import Context, family
 from transenc.stages.distill import distill_model
-from transenc.stages.label import score_pairs
+from transenc.stages.label import CHECKPOINT_SECONDS, score_pairs
 from transenc.stages.prime import prime_model, save_history
 from transenc.store import canonical, fingerprint, hash_tree, manifest, write_file
 from transenc.training import Fit, Fitted
@@ -35,7 +35,6 @@ from transenc.training import Fit, Fitted
 logger = logging.getLogger(__name__)
 
 Info = dict[str, Any]
-MODEL_FILE = "model.json"  # beside each model: what it is and its development score
 
 
 @dataclass
@@ -142,6 +141,7 @@ class Runner:
             stop=context.stop,
             report=context.report,
             stage=stage.name,
+            checkpoint_seconds=CHECKPOINT_SECONDS if context.checkpoint_every is None else 0,
         )
         write_pairs(self.pairs.with_scores(scores), out / "scores.parquet")
         return {
@@ -193,9 +193,10 @@ class Runner:
         scorer = family(str(stage.family)).load(context.store.path(stage.needs[0]), compute=context.compute)
         measured: dict[str, float] = {}
         for name, gold in context.tests.items():
-            context.stop.check()
             assert gold.scores is not None
-            scores = scorer.score(gold)
+            scores = score_pairs(
+                scorer, gold, stop=context.stop, report=context.report, stage=f"{stage.name} ({name})"
+            )
             measured[name] = float(METRICS[context.metric](scores, gold.scores))
             write_pairs(gold.with_scores(scores), out / f"{name}.parquet")
         average = float(np.mean(list(measured.values())))
@@ -328,8 +329,13 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
 
 
 def plm_digest(path: Path) -> str:
-    """Return the fingerprint of a PLM's files."""
-    return fingerprint(hash_tree(path))
+    """Return the fingerprint of the files of a PLM that are loaded."""
+    loaded = {
+        name: digest
+        for name, digest in hash_tree(path, skip="onnx").items()
+        if name.endswith((".safetensors", ".json", ".txt", ".model"))
+    }
+    return fingerprint(loaded)
 
 
 def pairs_digest(pairs: Pairs | None) -> str | None:

@@ -45,9 +45,10 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_tree(directory: Path) -> dict[str, str]:
-    """Return the sha256 of every file below a directory, by relative path."""
-    return {name: hash_file(directory / name) for name in _files(directory)}
+def hash_tree(directory: Path, *, skip: str = "") -> dict[str, str]:
+    """Return the sha256 of every file below a directory, by relative path; `skip` is a folder to leave out."""
+    names = (name for name in _files(directory) if not skip or not name.startswith(f"{skip}/"))
+    return {name: hash_file(directory / name) for name in names}
 
 
 def _files(directory: Path) -> list[str]:

@@ -38,6 +38,7 @@ def cycle(
         bool | None,
         typer.Option("--inductive/--transductive", help="Leave evaluation pairs out of the pool."),
     ] = None,
+    skip_bad: options.SkipBad = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
     device: options.Device = "auto",
@@ -62,6 +63,7 @@ def cycle(
         "sampler": sampler,
         "max_pairs": max_pairs,
         "inductive": inductive,
+        "skip_bad": skip_bad,
         "precision": precision,
         "seed": seed,
     }

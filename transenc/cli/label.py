@@ -29,7 +29,7 @@ def label(
         int | None, typer.Option(min=1, help="Keep a seeded sample of the mined pairs.")
     ] = None,
     combine: Annotated[str, typer.Option(help="mean or rank-mean of several teachers.")] = "mean",
-    shard: Annotated[int, typer.Option(min=1, help="Pairs between two checkpoints.")] = 50_000,
+    shard: Annotated[int, typer.Option(min=1, help="Sentences or pairs scored at a time.")] = 2_000,
     skip_bad: options.SkipBad = None,
     seed: options.Seed = 1,
     device: options.Device = "auto",

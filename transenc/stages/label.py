@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,18 +18,21 @@ from transenc.store import Checkpoints
 
 Rows = npt.NDArray[np.float32]
 
+CHECKPOINT_SECONDS = 60.0
+
 
 def score_pairs(
     scorer: Scorer,
     pairs: Pairs,
     *,
-    shard: int = 50_000,
+    shard: int = 2_000,
     checkpoints: Checkpoints | None = None,
     stop: StopFlag | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
     stage: str = "label",
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Scores:
-    """Return a scorer's score of every pair, keeping each finished shard as a checkpoint.
+    """Return a scorer's score of every pair, in shards of fixed bounds that a stopped process continues between.
 
     A bi-encoder gives a vector to each distinct sentence once; other scorers judge the pairs themselves.
     """
@@ -38,14 +42,14 @@ def score_pairs(
         def judge(start: int, end: int) -> Rows:
             return scorer.score(pairs.take(slice(start, end)))
 
-        return _in_shards(len(pairs), judge, shard, checkpoints, stop, report, stage)
+        return _in_shards(len(pairs), judge, shard, checkpoints, stop, report, stage, checkpoint_seconds)
 
     used, inverse = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
 
     def vectors_of(start: int, end: int) -> Rows:
         return np.asarray(encode([pairs.sentences[i] for i in used[start:end]]), np.float32)
 
-    vectors = _in_shards(len(used), vectors_of, shard, checkpoints, stop, report, stage)
+    vectors = _in_shards(len(used), vectors_of, shard, checkpoints, stop, report, stage, checkpoint_seconds)
     return cosines(vectors, inverse[: len(pairs)], inverse[len(pairs) :])
 
 
@@ -57,6 +61,7 @@ def _in_shards(
     stop: StopFlag | None,
     report: Callable[[Progress], None],
     stage: str,
+    checkpoint_seconds: float,
 ) -> Rows:
     parts: list[Rows] = []
     done = 0
@@ -64,13 +69,17 @@ def _in_shards(
     if latest is not None:
         done, rows = _read_shards(latest)
         parts.append(rows)
+    last_checkpoint = time.monotonic()
     while done < n:
         end = min(done + shard, n)
         parts.append(work(done, end))
         done = end
         report(Progress(stage, done, n))
-        if checkpoints is not None and n > shard:
+        stopping = stop is not None and stop.requested
+        due = stopping or done == n or time.monotonic() - last_checkpoint >= checkpoint_seconds
+        if checkpoints is not None and n > shard and due:
             checkpoints.save(done, _writer(np.concatenate(parts), done))
+            last_checkpoint = time.monotonic()
         if stop is not None and done < n:
             stop.check()
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
