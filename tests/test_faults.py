@@ -73,6 +73,7 @@ def in_child(work: Callable[[], None]) -> int:
 def reference(tmp_path_factory: pytest.TempPathFactory, plm: Path) -> tuple[dict[str, str], list[str]]:
     """The content of an uninterrupted run, and the list of its file operations."""
     root = tmp_path_factory.mktemp("reference") / "run"
+    run_small(root.with_name("warm"), plm)  # so that no forked child pays for imports again
     log = root.parent / "operations.txt"
 
     def work() -> None:

@@ -164,6 +164,31 @@ def test_an_unknown_name_says_what_exists(name: str, kind: type[TransencError], 
         resolve(name, offline=True)
 
 
+@pytest.fixture
+def hub(plm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub cache that holds org/tiny, as a download would have left it."""
+    from huggingface_hub import constants
+
+    folder = tmp_path / "cache" / "models--org--tiny"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0123abc")
+    snapshot = Path(shutil.copytree(plm, folder / "snapshots" / "0123abc"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return snapshot
+
+
+def test_a_cached_hub_model_is_found_offline_with_its_revision(hub: Path) -> None:
+    plm = resolve("org/tiny", offline=True)
+    assert (plm.path, plm.revision, plm.tuned) == (hub, "0123abc", False)
+    assert BiFamily().create(plm.path, compute=Compute(), max_length=16).encode(["a dog"]).shape == (1, 32)
+
+
+def test_a_hub_model_passes_the_same_gate(hub: Path) -> None:
+    edit(hub / "config.json", auto_map={"AutoModel": "evil.Model"})
+    with pytest.raises(RefusedError, match="auto_map"):
+        resolve("org/tiny", offline=True)
+
+
 def test_a_file_in_place_of_a_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("x")
     with pytest.raises(ConfigError, match="a model is a directory"):

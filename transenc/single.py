@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,8 @@ from transenc.errors import ConfigError
 from transenc.store import Checkpoints, Store, fingerprint, sync
 
 
-@contextmanager
-def output_directory(out: Path, identity: dict[str, Any]) -> Iterator[tuple[Path, Checkpoints]]:
-    """Give a temporary directory and checkpoints; `out` appears, whole, when the block succeeds.
+def make_directory(out: Path, identity: dict[str, Any], make: Callable[[Path, Checkpoints], None]) -> None:
+    """Call `make(directory, checkpoints)` and let `out` appear, whole, when it succeeds.
 
     identity: what defines the result; only work begun with the same is continued. It is kept beside `out` as
     `.<name>.work` until then.
@@ -23,10 +22,11 @@ def output_directory(out: Path, identity: dict[str, Any]) -> Iterator[tuple[Path
         raise ConfigError(f"{out} exists already. Choose another --out or remove it.")
     with _workshop(out) as store:
         key = fingerprint(identity)
-        if not store.finished("result", key):
+        if not store.finished(
+            "result", key
+        ):  # a process may have died between the commit and the last rename
             with store.stage("result", key) as work:
-                yield work, store.checkpoints("result", key)
-        out.parent.mkdir(parents=True, exist_ok=True)
+                make(work, store.checkpoints("result", key))
         store.path("result").rename(out)
         sync(out.parent)
 
@@ -34,13 +34,13 @@ def output_directory(out: Path, identity: dict[str, Any]) -> Iterator[tuple[Path
 @contextmanager
 def output_file(out: Path) -> Iterator[Store]:
     """Give a store for the checkpoints of work whose result the block writes to the file `out`."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     with _workshop(out) as store:
         yield store
 
 
 @contextmanager
 def _workshop(out: Path) -> Iterator[Store]:
+    out.parent.mkdir(parents=True, exist_ok=True)
     store = Store(out.parent / f".{out.name}.work")
     with store.lock():
         yield store

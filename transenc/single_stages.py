@@ -16,10 +16,11 @@ from transenc.pairs import Pairs
 from transenc.progress import Progress
 from transenc.runner import pairs_digest, plm_digest
 from transenc.seeds import derive
-from transenc.single import output_directory
+from transenc.single import make_directory
 from transenc.stages.context import family as find_family
 from transenc.stages.distill import distill_model
-from transenc.stages.prime import prime_model, save_history
+from transenc.stages.prime import prime_model, read_history, save_history
+from transenc.store import Checkpoints
 from transenc.training import Fit, Fitted
 
 Report = Callable[[Progress], None]
@@ -46,8 +47,8 @@ def prime_to(
         "prime": settings.prime.model_dump(), "pooling": settings.pooling, "seed": settings.seed,
         "precision": compute.precision, "plm": plm_digest(plm.path), "sentences": list(sentences),
     }  # fmt: skip
-    fitted = Fitted()
-    with output_directory(out, identity) as (work, checkpoints):
+
+    def make(work: Path, checkpoints: Checkpoints) -> None:
         encoder = find_family("bi").create(
             plm.path,
             compute=compute,
@@ -59,7 +60,9 @@ def prime_to(
         fitted = prime_model(encoder, sentences, settings.prime, run)
         encoder.save(work)
         save_history(work, fitted)
-    return fitted
+
+    make_directory(out, identity, make)
+    return read_history(out)
 
 
 def distill_to(
@@ -84,8 +87,8 @@ def distill_to(
         "precision": compute.precision, "plm": plm_digest(plm.path), "pairs": pairs_digest(pairs),
         "dev": pairs_digest(dev), "symmetric": symmetric,
     }  # fmt: skip
-    fitted = Fitted()
-    with output_directory(out, identity) as (work, checkpoints):
+
+    def make(work: Path, checkpoints: Checkpoints) -> None:
         torch.manual_seed(derive(settings.seed, "distill", "start"))
         student = find_family(family).create(
             plm.path, compute=compute, max_length=chosen.max_length, pooling=_pooling(settings, plm.pooling)
@@ -101,4 +104,6 @@ def distill_to(
         fitted = distill_model(student, pairs, chosen, run, symmetric=symmetric)
         student.save(work)
         save_history(work, fitted)
-    return fitted
+
+    make_directory(out, identity, make)
+    return read_history(out)

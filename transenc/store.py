@@ -41,8 +41,11 @@ def fingerprint(value: Any) -> str:
 
 def hash_file(path: Path) -> str:
     """Return the sha256 of a file's content."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(2**20):  # hashlib.file_digest came with Python 3.11
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def hash_tree(directory: Path, *, skip: str = "") -> dict[str, str]:

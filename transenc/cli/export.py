@@ -62,7 +62,16 @@ def onnx(
         scorer = load_scorer(name, device="cpu", precision="fp32", offline=offline)
         if not isinstance(scorer, BiEncoder | CrossEncoder):
             raise ConfigError(f"{name} is of family '{scorer.family}', which cannot be exported again.")
-        report = export_onnx(scorer, target, pairs=sample, opset=opset, tolerance=tolerance, source=name)
+        card = Path(name) / "README.md"
+        report = export_onnx(
+            scorer,
+            target,
+            pairs=sample,
+            opset=opset,
+            tolerance=tolerance,
+            source=name,
+            card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        )
         if json_:
             out_json({"model": name, **report.as_dict()})
         else:

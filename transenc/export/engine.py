@@ -20,7 +20,7 @@ from transenc.store import hash_file
 SIDECAR = "engine.json"
 SCHEMA = 1
 FAMILIES = ("bi", "cross")
-# Tokens a run on a CPU. Of 256 to 4,096 (minilm, STS-B, 2 cores) 1,024 and 2,048 were fastest, 4,096 15 % slower.
+# Tokens a run on a CPU. Of 256 to 4,096 (minilm, STS-B, 2 cores) 1,024 and 2,048 were fastest, 4,096 10 % slower.
 CPU_BUDGET = 1024
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # operators that onnxruntime itself carries
 BLOCK = 32768  # texts tokenised at a time; bounds the token arrays of a million pairs

@@ -24,6 +24,7 @@ from transenc.export.parity import Parity, check_parity
 from transenc.models.bi import BiEncoder, pool
 from transenc.models.cross import CrossEncoder
 from transenc.models.device import Compute
+from transenc.models.transformer import evaluating
 from transenc.pairs import Pairs
 
 GRAPH = "onnx/model.onnx"
@@ -106,7 +107,7 @@ def export_onnx(
     work.mkdir()
     try:
         identity = _save_layout(scorer, work, card)
-        with _still(scorer.module):
+        with evaluating(scorer.module):
             _write_graph(scorer, work, opset)
             facts = _facts(scorer, work, opset, {"name": source, "fingerprint": identity})
             _write_facts(work, facts)
@@ -151,18 +152,6 @@ def _reference(scorer: BiEncoder | CrossEncoder) -> BiEncoder | CrossEncoder:
     return dataclasses.replace(
         scorer, transformer=dataclasses.replace(scorer.transformer, compute=compute, _copy=None)
     )
-
-
-@contextmanager
-def _still(module: nn.Module) -> Iterator[None]:
-    """Switch dropout off for the block and restore the mode of every part after it."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 @contextmanager

@@ -98,13 +98,14 @@ class Transformer:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch dropout off for the block and restore the mode after it."""
-    was = module.training
+    """Switch dropout off for the block and restore the mode of every part after it."""
+    was = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         yield
     finally:
-        module.train(was)
+        for part, training in was:
+            part.training = training
 
 
 def load_tokenizer(path: Path) -> Any:

@@ -101,6 +101,14 @@ def mask_spans(sentences: Sequence[str], tokenizer: Any, settings: PrimeSettings
     return masked
 
 
+def read_history(path: Path) -> Fitted:
+    """Read what `save_history` wrote."""
+    raw = json.loads((path / "training.json").read_text(encoding="utf-8"))
+    history = [(int(step), float(value)) for step, value in raw["history"]]
+    losses = [(int(step), float(value)) for step, value in raw["losses"]]
+    return Fitted(history, losses, int(raw["best_step"]), raw["best"])
+
+
 def save_history(path: Path, fitted: Fitted) -> None:
     """Write what training did beside the model."""
     content = {

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import make_pairs
+from transenc.config import build
+from transenc.errors import ConfigError, Interrupted
+from transenc.interrupt import StopFlag
+from transenc.single import make_directory
+from transenc.single_stages import distill_to, prime_to
+
+
+def content(path: Path) -> dict[str, str]:
+    return {str(p.relative_to(path)): hashlib.sha256(p.read_bytes()).hexdigest() for p in path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("what", ["prime", "distill"])
+def test_a_stopped_command_continues_to_the_same_bytes(what: str, plm: Path, tmp_path: Path) -> None:
+    fast = {"batch_size": 8, "max_length": 16}
+    settings = build(
+        {
+            "plm": [str(plm)],
+            "precision": "fp32",
+            "prime": {"method": "simcse", **fast},
+            "distill": {"bi": fast},
+        }
+    )
+    pairs = make_pairs(16, scored=True)
+
+    def work(out: Path, **options: Any) -> Any:
+        if what == "prime":
+            return prime_to(settings, list(pairs.sentences), out, device="cpu", **options)
+        return distill_to(settings, "bi", pairs, None, out, device="cpu", **options)
+
+    plain = work(tmp_path / "plain")
+    stop = StopFlag()
+
+    def third(progress: Any) -> None:
+        if progress.done == 3:
+            stop.signum = 15
+
+    with pytest.raises(Interrupted):
+        work(tmp_path / "out", stop=stop, report=third)
+    assert not (tmp_path / "out").exists()
+    seen: list[int] = []
+    resumed = work(tmp_path / "out", report=lambda progress: seen.append(progress.done))
+    assert seen[0] == 4
+    assert resumed == plain
+    assert content(tmp_path / "out") == content(tmp_path / "plain")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "plain"]
+
+
+def test_a_result_committed_before_a_crash_is_only_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def make(work: Path, checkpoints: object) -> None:
+        made.append(1)
+        (work / "model").write_text("weights")
+
+    real = Path.rename
+
+    def crash(self: Path, target: Path) -> Path:
+        if self.name == "result":
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", crash)
+    with pytest.raises(KeyboardInterrupt):
+        make_directory(tmp_path / "out", {"a": 1}, make)
+    monkeypatch.undo()
+    make_directory(tmp_path / "out", {"a": 1}, make)
+    assert made == [1]
+    assert (tmp_path / "out" / "model").read_text() == "weights"
+
+
+def test_an_existing_output_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ConfigError, match="exists already"):
+        make_directory(tmp_path / "out", {}, lambda work, checkpoints: None)
