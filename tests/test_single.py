@@ -15,7 +15,11 @@ from transenc.single_stages import distill_to, prime_to
 
 
 def content(path: Path) -> dict[str, str]:
-    return {str(p.relative_to(path)): hashlib.sha256(p.read_bytes()).hexdigest() for p in path.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(path)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in path.rglob("*")
+        if p.is_file()
+    }
 
 
 @pytest.mark.parametrize("what", ["prime", "distill"])

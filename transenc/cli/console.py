@@ -43,7 +43,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
 
     terminal = sys.stdout.isatty()
     console = Console(file=sys.stdout, width=None if terminal else 160, highlight=False)
-    shown = Table(title=title, box=SIMPLE, title_justify="left", pad_edge=False)
+    if title:
+        out(title)  # rich would wrap a title to the width of its table
+    shown = Table(box=SIMPLE, pad_edge=False)
     for i, column in enumerate(columns):
         shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
@@ -59,7 +61,9 @@ def wide_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: 
     from rich.table import Table
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
-    shown = Table(*columns, title=title, box=SIMPLE, title_justify="left", pad_edge=False)
+    if title:
+        out(title)
+    shown = Table(*columns, box=SIMPLE, pad_edge=False)
     for row in rows:
         shown.add_row(*map(escape, row))
     console.print(shown)

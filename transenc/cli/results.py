@@ -61,7 +61,7 @@ def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
             )
         return
     many = len(session.students) > 1
-    names = list(outcome.rows[0].tests)
+    names = list(session.inputs.tests)
     columns = ["model", *(["dev"] if outcome.rows[0].dev is not None else []), *names]
     columns += ["average"] if len(names) > 1 else []
     cells = [_cells(row, names, many=many) for row in outcome.rows]
