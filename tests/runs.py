@@ -9,10 +9,11 @@ from typing import Any
 from tests.conftest import make_pairs
 from transenc.config import build
 from transenc.cycle import Student, plan
+from transenc.digests import plm_digest
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
 from transenc.models.intake import resolve
-from transenc.runner import Runner, plm_digest, record
+from transenc.runner import Runner, record
 from transenc.stages.context import Context
 from transenc.store import Store
 
@@ -53,7 +54,7 @@ def small_runner(
         checkpoint_every=2,
     )
     digests: dict[str, Any] = {f"plm:{s.name}": plm_digest(plm) for s in names}
-    return Runner(context, make_pairs(24), digests), plan(settings, names, tests=True, dev=True)
+    return Runner(context, lambda: (make_pairs(24), []), digests), plan(settings, names, tests=True, dev=True)
 
 
 def run_small(root: Path, plm: Path, **options: Any) -> None:

@@ -26,7 +26,14 @@ LAYERS = [
     ],
     ["transenc.pairs", "transenc.store", "transenc.config"],
     ["transenc.metrics", "transenc.readers", "transenc.scorer"],
-    ["transenc.tasks", "transenc.samplers", "transenc.models", "transenc.objectives", "transenc.training"],
+    [
+        "transenc.digests",
+        "transenc.tasks",
+        "transenc.samplers",
+        "transenc.models",
+        "transenc.objectives",
+        "transenc.training",
+    ],
     [
         "transenc.stages",
         "transenc.evaluation",

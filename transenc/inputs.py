@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from transenc import registry, tasks
 from transenc.config import Settings
 from transenc.cycle import Student, student_names
+from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError, DataError
+from transenc.models.bi import BiEncoder, BiFamily
 from transenc.models.device import Compute
 from transenc.models.intake import Plm, resolve
 from transenc.pairs import Pairs
 from transenc.readers import SkipBad, read_pairs, read_sentences
 from transenc.samplers import mine
 from transenc.seeds import derive
+from transenc.store import fingerprint
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Inputs:
-    """Hold a run's data; `said` are the lines a reader of the results must see."""
+    """Hold a run's data.
 
-    pairs: Pairs
+    make_pairs: read or mine the training pairs, and say how; called once in the life of a run. source: what decides
+    them. dev, tests: scored pairs, gold in [0, 1]. said: lines that a reader of the results must see.
+    """
+
+    make_pairs: Callable[[], tuple[Pairs, list[str]]]
+    source: dict[str, Any]
     dev: Pairs | None = None
     tests: Mapping[str, Pairs] = field(default_factory=dict)
     metric: str = "spearman"
@@ -50,56 +60,86 @@ def find_plms(settings: Settings, *, offline: bool = False) -> list[Plm]:
 
 
 def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, compute: Compute) -> Inputs:
-    """Read or mine the training pairs and read the task's scored data.
+    """Read the user's files and the task's scored data, and prepare how training pairs are made of them.
 
     plm: embeds the corpus for samplers that compare embeddings.
     """
     if settings.pairs and settings.corpus:
         raise ConfigError("Give either --pairs (pairs as they are) or --corpus (pairs are mined), not both.")
-    if not (settings.task or settings.pairs or settings.corpus):
-        raise ConfigError(
-            f"Nothing to learn from: give --task ({', '.join(tasks.names())}), --pairs or --corpus."
-        )
-    skip = SkipBad.parse(settings.skip_bad) if settings.skip_bad else None
-    inputs = Inputs(Pairs.from_rows([], []))
     task = tasks.get(settings.task) if settings.task else None
-    if task is not None:
-        inputs.metric, inputs.symmetric = task.metric, task.symmetric
-        inputs.dev = tasks.dev(task, data, offline=offline)
-        inputs.tests = tasks.tests(task, data, offline=offline)
-        if task.note and not task.pool:
-            inputs.said.append(f"task {task.name}: {task.note}")
+    if settings.inductive and task is None:
+        raise ConfigError("--inductive leaves out a task's evaluation pairs: name the --task.")
+    dev = tasks.dev(task, data, offline=offline) if task else None
+    tests = dict(tasks.tests(task, data, offline=offline)) if task else {}
+    skip = SkipBad.parse(settings.skip_bad) if settings.skip_bad else None
     if settings.pairs:
-        inputs.pairs = read_pairs(Path(settings.pairs), scores="ignored", skip_bad=skip)
-        inputs.said.append(f"{len(inputs.pairs):,} pairs of {settings.pairs}")
-    elif settings.corpus or (task is not None and task.corpus):
-        if settings.corpus:
-            sentences = read_sentences([Path(settings.corpus)], skip_bad=skip)
-        else:
-            assert task is not None
-            sentences = tasks.corpus(task, data, offline=offline)
-        sampler = registry.create(registry.SAMPLERS, settings.sampler)
-
-        def encode(texts: object) -> object:
-            from transenc.models.bi import BiFamily
-
-            return BiFamily().load(plm.path, compute=compute).encode(list(texts))  # type: ignore[call-overload]
-
-        seed = derive(settings.seed, "pairs", "mine")
-        inputs.pairs = mine(sampler, sentences, seed=seed, encode=encode)  # type: ignore[arg-type]
-        inputs.said.append(
-            f"{len(inputs.pairs):,} pairs mined from {len(sentences):,} sentences by {settings.sampler}"
-        )
+        given = read_pairs(Path(settings.pairs), scores="ignored", skip_bad=skip)
+        inputs = _from_pairs(settings, given, f"{len(given):,} pairs of {settings.pairs}")
+    elif settings.corpus:
+        inputs = _from_corpus(settings, read_sentences([Path(settings.corpus)], skip_bad=skip), plm, compute)
+    elif task is not None and task.corpus:
+        inputs = _from_corpus(settings, tasks.corpus(task, data, offline=offline), plm, compute)
+    elif task is not None:
+        given = tasks.pool(task, data, offline=offline)
+        inputs = _from_pairs(settings, given, f"{len(given):,} pairs of task {task.name}")
     else:
-        assert task is not None
-        inputs.pairs = tasks.pool(task, data, inductive=settings.inductive, offline=offline)
-        setting = "inductive: no evaluation pair in the pool" if settings.inductive else task.note
-        inputs.said.append(f"{len(inputs.pairs):,} pairs of task {task.name} ({setting})")
-    if settings.max_pairs is not None and len(inputs.pairs) > settings.max_pairs:
-        rng = np.random.default_rng(derive(settings.seed, "pairs", "subset"))
-        kept = np.sort(rng.choice(len(inputs.pairs), settings.max_pairs, replace=False))
-        inputs.pairs = inputs.pairs.take(kept)
-        inputs.said.append(f"a seeded sample of {len(inputs.pairs):,} of them is used (max_pairs)")
-    if len(inputs.pairs) == 0:
-        raise DataError("There are no pairs to train on. Give more text, or another --sampler.")
-    return inputs
+        known = ", ".join(tasks.names())
+        raise ConfigError(f"Nothing to learn from: give --task ({known}), --pairs or --corpus.")
+    if task is not None:
+        inputs.dev, inputs.tests, inputs.metric, inputs.symmetric = dev, tests, task.metric, task.symmetric
+        if task.note and not settings.inductive:
+            inputs.said.append(f"task {task.name}: {task.note}")
+        if settings.inductive:
+            inputs = _without_evaluation(inputs, [dev, *tests.values()])
+    return _sampled(inputs, settings)
+
+
+def _from_pairs(settings: Settings, given: Pairs, said: str) -> Inputs:
+    return Inputs(lambda: (given, [said]), {"pairs": pairs_digest(given)})
+
+
+def _from_corpus(settings: Settings, sentences: list[str], plm: Plm, compute: Compute) -> Inputs:
+    sampler = registry.create(registry.SAMPLERS, settings.sampler)
+    embeds = bool(getattr(sampler, "needs_encoder", False))
+
+    def encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        encoder: BiEncoder = BiFamily().load(plm.path, compute=compute)
+        return encoder.encode(list(texts))
+
+    def make() -> tuple[Pairs, list[str]]:
+        pairs = mine(sampler, sentences, seed=derive(settings.seed, "pairs", "mine"), encode=encode)
+        return pairs, [f"{len(pairs):,} pairs mined from {len(sentences):,} sentences by {settings.sampler}"]
+
+    owner = registry.owner(registry.SAMPLERS, registry.parse_spec(settings.sampler)[0])
+    encoder = plm_digest(plm.path) if embeds else None
+    return Inputs(make, {"sentences": fingerprint(sentences), "sampler": list(owner), "encoder": encoder})
+
+
+def _without_evaluation(inputs: Inputs, evaluation: Sequence[Pairs | None]) -> Inputs:
+    held = [pairs for pairs in evaluation if pairs is not None]
+    whole = inputs.make_pairs
+
+    def make() -> tuple[Pairs, list[str]]:
+        pairs, said = whole()
+        kept, dropped = tasks.without(pairs, held)
+        return kept, [*said, f"inductive: {dropped:,} of them are evaluation pairs and were left out"]
+
+    source = {**inputs.source, "without": [pairs_digest(pairs) for pairs in held]}
+    return replace(inputs, make_pairs=make, source=source)
+
+
+def _sampled(inputs: Inputs, settings: Settings) -> Inputs:
+    whole = inputs.make_pairs
+
+    def make() -> tuple[Pairs, list[str]]:
+        pairs, said = whole()
+        most = settings.max_pairs
+        if most is not None and len(pairs) > most:
+            rng = np.random.default_rng(derive(settings.seed, "pairs", "subset"))
+            pairs = pairs.take(np.sort(rng.choice(len(pairs), most, replace=False)))
+            said = [*said, f"a seeded sample of {len(pairs):,} of them is used (max_pairs)"]
+        if len(pairs) == 0:
+            raise DataError("There are no pairs to train on. Give more text, or another --sampler.")
+        return pairs, said
+
+    return replace(inputs, make_pairs=make)

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from transenc.stages.context import Context, family
 from transenc.stages.distill import distill_model
 from transenc.stages.label import CHECKPOINT_SECONDS, score_pairs
 from transenc.stages.prime import prime_model, save_history
-from transenc.store import canonical, fingerprint, hash_tree, manifest, write_file
+from transenc.store import canonical, fingerprint, manifest, write_file
 from transenc.training import Fit, Fitted
 
 logger = logging.getLogger(__name__)
@@ -46,10 +47,15 @@ class Runner:
     """
 
     context: Context
-    pairs: Pairs
+    make_pairs: Callable[[], tuple[Pairs, list[str]]]
     digests: Mapping[str, Any]
     sentences: Sequence[str] | None = None
     on_stage: Callable[[Stage, str], None] = lambda stage, what: None
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """Return the training pairs, from the disk: they are made once in the life of a run."""
+        return read_pairs(self.context.store.path("pairs") / "pairs.parquet", scores="ignored")
 
     def run(self, stages: Sequence[Stage]) -> None:
         """Finish every stage; the same call after a crash continues, and afterwards only verifies."""
@@ -108,8 +114,9 @@ class Runner:
     # One method a kind of stage: inputs on disk -> outputs in `out`, and plain facts about them.
 
     def _pairs(self, stage: Stage, out: Path, identity: str) -> Info:
-        write_pairs(self.pairs, out / "pairs.parquet")
-        return {"pairs": len(self.pairs), "sentences": len(self.pairs.sentences)}
+        pairs, said = self.make_pairs()
+        write_pairs(pairs, out / "pairs.parquet")
+        return {"pairs": len(pairs), "sentences": len(pairs.sentences), "said": said}
 
     def _prime(self, stage: Stage, out: Path, identity: str) -> Info:
         context, plm = self.context, self.context.plms[str(stage.student)]
@@ -326,21 +333,3 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
             found += differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))
         return found
     return [] if before == now else [f"{where}: was {before!r}, now {now!r}"]
-
-
-def plm_digest(path: Path) -> str:
-    """Return the fingerprint of the files of a PLM that are loaded."""
-    loaded = {
-        name: digest
-        for name, digest in hash_tree(path, skip="onnx").items()
-        if name.endswith((".safetensors", ".json", ".txt", ".model"))
-    }
-    return fingerprint(loaded)
-
-
-def pairs_digest(pairs: Pairs | None) -> str | None:
-    """Return the fingerprint of pairs' content."""
-    if pairs is None:
-        return None
-    scores = None if pairs.scores is None else pairs.scores.tobytes().hex()
-    return fingerprint([list(pairs.sentences), pairs.left.tolist(), pairs.right.tolist(), scores])

@@ -9,12 +9,13 @@ from typing import Any
 
 from transenc.config import Settings
 from transenc.cycle import Stage, Student, plan, student_names
+from transenc.digests import pairs_digest, plm_digest
 from transenc.inputs import Inputs, find_plms, gather, students_of
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
 from transenc.progress import Progress
 from transenc.readers import read_sentences
-from transenc.runner import Runner, pairs_digest, plm_digest, record
+from transenc.runner import Runner, record
 from transenc.runs import RUNS
 from transenc.stages.context import Context
 from transenc.store import Store
@@ -104,7 +105,7 @@ class Session:
         )
         dev = pairs_digest(inputs.dev) if by_dev else None
         digests: dict[str, Any] = {
-            "pairs": pairs_digest(inputs.pairs),
+            "pairs": inputs.source,
             "prime": {"dev": dev, "sentences": sentences, "metric": inputs.metric},
             "distill": {"dev": dev, "symmetric": inputs.symmetric, "metric": inputs.metric},
             "evaluate": {name: pairs_digest(gold) for name, gold in inputs.tests.items()},
@@ -114,7 +115,7 @@ class Session:
             if not dry_run
             else {}
         )
-        runner = Runner(context, inputs.pairs, digests, sentences)
+        runner = Runner(context, inputs.make_pairs, digests, sentences)
         notes = list(inputs.said)
         if settings.select == "dev" and inputs.dev is None:
             notes.append("no development data: the last cycle is kept (--select last)")
@@ -137,6 +138,7 @@ class Session:
         with self.context.store.lock():
             record(self.context)
             self.runner.run(self.stages)
+            self.notes = [*self.runner.info("pairs", "pairs")["said"], *self.notes]
             return self.outcome()
 
     def outcome(self) -> Outcome:

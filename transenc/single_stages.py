@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from transenc.config import Settings
+from transenc.digests import pairs_digest, plm_digest
 from transenc.interrupt import StopFlag
 from transenc.metrics import METRICS
 from transenc.models.device import Compute
 from transenc.models.intake import resolve
 from transenc.pairs import Pairs
 from transenc.progress import Progress
-from transenc.runner import pairs_digest, plm_digest
 from transenc.seeds import derive
 from transenc.single import make_directory
 from transenc.stages.context import family as find_family

@@ -16,12 +16,13 @@ def show_plan(session: Session, *, as_json: bool) -> None:
     """Print the stages of a run, what they work on, and where."""
     import math
 
-    n = len(session.inputs.pairs)
+    pairs, said = session.inputs.make_pairs()
+    n = len(pairs)
     rows = []
     for stage in session.stages:
         what = ""
         if stage.kind == "pairs":
-            what = f"{n:,} pairs, {len(session.inputs.pairs.sentences):,} sentences"
+            what = f"{n:,} pairs, {len(pairs.sentences):,} sentences"
         elif stage.kind in ("label", "silver"):
             what = f"{n:,} pairs"
         elif stage.kind == "distill":
@@ -41,7 +42,7 @@ def show_plan(session: Session, *, as_json: bool) -> None:
             out_json({"stage": stage.name, "kind": stage.kind, "what": row[2], "needs": list(stage.needs)})
         return
     wide_table(["stage", "kind", "what"], rows, title=f"Plan of {session.root}")
-    for line in session.notes:
+    for line in [*said, *session.notes]:
         note(line)
 
 
