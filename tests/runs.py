@@ -21,7 +21,7 @@ SMALL: dict[str, Any] = {
     "precision": "fp32",
     "pooling": "mean",
     "prime": {"method": "simcse", "batch_size": 16, "evaluate_every": 2, "learning_rate": 1e-3},
-    "label": {"shard": 16},
+    "label": {"shard": 24},
     "distill": {
         "cross": {"batch_size": 8, "evaluate_every": 3, "learning_rate": 1e-3, "max_length": 32},
         "bi": {"epochs": 2, "batch_size": 12, "evaluate_every": 2, "learning_rate": 1e-3, "max_length": 16},
@@ -51,17 +51,23 @@ def small_runner(
         dev=make_pairs(12, seed=1, scored=True),
         tests={"test": make_pairs(10, seed=2, scored=True)},
         stop=stop or StopFlag(),
-        checkpoint_every=2,
+        checkpoint_every=3,
     )
     digests: dict[str, Any] = {f"plm:{s.name}": plm_digest(plm) for s in names}
     return Runner(context, lambda: (make_pairs(24), []), digests), plan(settings, names, tests=True, dev=True)
 
 
-def run_small(root: Path, plm: Path, **options: Any) -> None:
+def stage_names() -> list[str]:
+    settings = build({**SMALL, "plm": ["x"], "cycles": 1})
+    return [s.name for s in plan(settings, [Student("s0", "x", "simcse")], tests=True, dev=True)]
+
+
+def run_small(root: Path, plm: Path, *, upto: int | None = None, **options: Any) -> None:
+    """Run all stages, or the first `upto` of them."""
     runner, stages = small_runner(root, plm, **options)
     with runner.context.store.lock():
         record(runner.context)
-        runner.run(stages)
+        runner.run(stages[:upto])
 
 
 def content(root: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.runs import content, run_small
+from tests.runs import content, run_small, stage_names
 from transenc.errors import TransencError
 from transenc.store import verify
 
 Action = Callable[[int, str], None]
+STAGES = stage_names()
 
 
 def hook_file_operations(root: Path, act: Action) -> None:
@@ -70,72 +72,77 @@ def in_child(work: Callable[[], None]) -> int:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory, plm: Path) -> tuple[dict[str, str], list[str]]:
-    """The content of an uninterrupted run, and the list of its file operations."""
-    root = tmp_path_factory.mktemp("reference") / "run"
-    run_small(root.with_name("warm"), plm)  # so that no forked child pays for imports again
-    log = root.parent / "operations.txt"
+def snapshots(tmp_path_factory: pytest.TempPathFactory, plm: Path) -> list[Path]:
+    """The run directory before any stage (absent), after the first, after the second, ..."""
+    folder = tmp_path_factory.mktemp("snapshots")
+    run_small(folder / "warm", plm)  # so that no forked child pays for imports again
+    taken = [folder / "0"]
+    for i in range(1, len(STAGES) + 1):
+        assert in_child(lambda i=i: run_small(folder / "run", plm, upto=i)) == 0
+        taken.append(Path(shutil.copytree(folder / "run", folder / str(i))))
+    return taken
+
+
+def begin(snapshot: Path, root: Path) -> Path:
+    """Put a copy of a snapshot at `root`."""
+    if snapshot.exists():
+        shutil.copytree(snapshot, root)
+    return root
+
+
+def killed(root: Path, plm: Path, k: int, upto: int | None = None) -> bool:
+    """Run in a child that dies by SIGKILL before its k-th file operation; tell whether it came that far."""
 
     def work() -> None:
-        def note(number: int, what: str) -> None:
-            with log.open("a") as file:
-                file.write(what.replace(str(root), "") + "\n")
+        def kill(number: int, what: str) -> None:
+            if number == k:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-        hook_file_operations(root, note)
-        run_small(root, plm)
+        hook_file_operations(root, kill)
+        run_small(root, plm, upto=upto)
 
-    assert in_child(work) == 0
-    return content(root), log.read_text().splitlines()
-
-
-def survive(root: Path, plm: Path, kills: list[int]) -> None:
-    """Kill one process after the other, each at its k-th file operation, then let one finish."""
-    for k in kills:
-
-        def work(k: int = k) -> None:
-            def kill(number: int, what: str) -> None:
-                if number == k:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            hook_file_operations(root, kill)
-            run_small(root, plm)
-
-        status = in_child(work)
-        assert status in (-signal.SIGKILL, 0)
-        for manifest in root.rglob("MANIFEST.json"):
-            if "tmp" not in manifest.relative_to(root).parts:
-                verify(manifest.parent)  # nothing unfinished stands under a final name
-    assert in_child(lambda: run_small(root, plm)) == 0
+    status = in_child(work)
+    assert status in (-signal.SIGKILL, 0)
+    for manifest in root.rglob("MANIFEST.json"):
+        if "tmp" not in manifest.relative_to(root).parts:
+            verify(manifest.parent)  # nothing unfinished stands under a final name
+    return status != 0
 
 
-def test_two_uninterrupted_runs_have_the_same_bytes(
-    tmp_path: Path, plm: Path, reference: tuple[dict[str, str], list[str]]
+def test_stopping_after_every_stage_equals_one_uninterrupted_run(
+    tmp_path: Path, plm: Path, snapshots: list[Path]
 ) -> None:
-    assert in_child(lambda: run_small(tmp_path / "run", plm)) == 0
-    assert content(tmp_path / "run") == reference[0]
+    for trial in ("a", "b"):
+        assert in_child(lambda trial=trial: run_small(tmp_path / trial, plm)) == 0
+        assert content(tmp_path / trial) == content(snapshots[-1])
 
 
-@pytest.mark.parametrize("part", range(8))
-def test_a_kill_at_every_file_operation_changes_nothing(
-    part: int, tmp_path: Path, plm: Path, reference: tuple[dict[str, str], list[str]]
+@pytest.mark.parametrize("stage", range(1, len(STAGES) + 1), ids=STAGES)
+def test_a_kill_at_every_file_operation_of_a_stage_changes_nothing(
+    stage: int, tmp_path: Path, plm: Path, snapshots: list[Path]
 ) -> None:
-    expected, operations = reference
-    assert len(operations) > 100
-    for k in range(1 + part, len(operations) + 1, 8):
-        root = tmp_path / f"kill-{k}"
-        survive(root, plm, [k])
-        assert content(root) == expected, f"killed before operation {k}: {operations[k - 1]}"
+    # From the snapshot before the stage to its end; that every snapshot leads to the same end is tested above.
+    expected = content(snapshots[stage])
+    k = 0
+    while True:
+        k += 1
+        root = begin(snapshots[stage - 1], tmp_path / f"kill-{k}")
+        if not killed(root, plm, k, upto=stage):
+            break
+        assert in_child(lambda root=root: run_small(root, plm, upto=stage)) == 0
+        assert content(root) == expected, f"killed before file operation {k}"
+        shutil.rmtree(root)
+    assert k > 15  # the operations of a commit alone
 
 
-def test_kills_of_resumed_runs_change_nothing(
-    tmp_path: Path, plm: Path, reference: tuple[dict[str, str], list[str]]
-) -> None:
+def test_kills_of_resumed_runs_change_nothing(tmp_path: Path, plm: Path, snapshots: list[Path]) -> None:
     import random
 
-    expected, operations = reference
     rng = random.Random(0)  # noqa: S311
     for trial in range(6):
         root = tmp_path / f"trial-{trial}"
-        kills = [rng.randrange(1, len(operations)) for _ in range(rng.randint(2, 4))]
-        survive(root, plm, kills)
-        assert content(root) == expected, f"killed at {kills}"
+        kills = [rng.randrange(1, 400) for _ in range(rng.randint(2, 4))]
+        for k in kills:
+            killed(root, plm, k)
+        assert in_child(lambda root=root: run_small(root, plm)) == 0
+        assert content(root) == content(snapshots[-1]), f"killed at {kills}"

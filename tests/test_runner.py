@@ -107,7 +107,7 @@ def test_a_moved_run_with_other_file_times_is_still_finished(run: Path, plm: Pat
     [
         ({"seed": 2}, "seed: was 1, now 2"),
         ({"distill": {"bi": {"epochs": 3}}}, "distill.bi.epochs: was 2, now 3"),
-        ({"label": {"shard": 99}}, "label.shard: was 16, now 99"),
+        ({"label": {"shard": 99}}, "label.shard: was 24, now 99"),
         ({"cycles": 3}, "cycles: was 2, now 3"),
     ],
 )

@@ -147,10 +147,12 @@ def test_opening_sweeps_what_a_killed_process_left(store: Store) -> None:
     with store.lock():
         make_stage(store)
         (store.temporary() / "half").write_text("half")
+        (store.root / ".run.yaml.123.tmp").write_text("half")
         leftover = store.checkpoints("a/b", "x").folder / "step-000000001"
         leftover.mkdir(parents=True)
     with store.lock():
         assert not (store.root / "tmp").exists()
+        assert not (store.root / ".run.yaml.123.tmp").exists()
         assert not leftover.exists()
 
 

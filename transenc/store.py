@@ -221,8 +221,10 @@ class Store:
             )
 
     def sweep(self) -> None:
-        """Remove what a killed process left: temporary directories and checkpoints of finished stages."""
+        """Remove what a killed process left: temporary files and directories, checkpoints of finished stages."""
         shutil.rmtree(self.root / "tmp", ignore_errors=True)
+        for half in self.root.glob(".*.tmp"):
+            half.unlink(missing_ok=True)
         checkpoints = self.root / "checkpoints"
         for marker in sorted(checkpoints.rglob("step-*")) if checkpoints.is_dir() else []:
             stage = marker.parent.relative_to(checkpoints)
