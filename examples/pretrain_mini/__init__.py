@@ -1,0 +1,1 @@
+"""Make the raw masked language model `mini` from plain text."""
