@@ -74,14 +74,14 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
     skip = SkipBad.parse(settings.skip_bad) if settings.skip_bad else None
     if settings.pairs:
         given = read_pairs(Path(settings.pairs), scores="ignored", skip_bad=skip)
-        inputs = _from_pairs(settings, given, f"{len(given):,} pairs of {settings.pairs}")
+        inputs = _from_pairs(given, f"{len(given):,} pairs of {settings.pairs}")
     elif settings.corpus:
         inputs = _from_corpus(settings, read_sentences([Path(settings.corpus)], skip_bad=skip), plm, compute)
     elif task is not None and task.corpus:
         inputs = _from_corpus(settings, tasks.corpus(task, data, offline=offline), plm, compute)
     elif task is not None:
         given = tasks.pool(task, data, offline=offline)
-        inputs = _from_pairs(settings, given, f"{len(given):,} pairs of task {task.name}")
+        inputs = _from_pairs(given, f"{len(given):,} pairs of task {task.name}")
     else:
         known = ", ".join(tasks.names())
         raise ConfigError(f"Nothing to learn from: give --task ({known}), --pairs or --corpus.")
@@ -94,7 +94,7 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
     return _sampled(inputs, settings)
 
 
-def _from_pairs(settings: Settings, given: Pairs, said: str) -> Inputs:
+def _from_pairs(given: Pairs, said: str) -> Inputs:
     return Inputs(lambda: (given, [said]), {"pairs": pairs_digest(given)})
 
 

@@ -42,8 +42,8 @@ Info = dict[str, Any]
 class Runner:
     """Run stages in order.
 
-    pairs: the training pairs, made before any stage. digests: fingerprints of what lies outside the run, by
-    kind. sentences: what is primed on; None: the sentences of the pairs.
+    make_pairs: read or mine the training pairs, and say how. digests: fingerprints of what lies outside the run,
+    by kind. sentences: what is primed on; None: the sentences of the pairs.
     """
 
     context: Context

@@ -22,9 +22,8 @@ def make_directory(out: Path, identity: dict[str, Any], make: Callable[[Path, Ch
         raise ConfigError(f"{out} exists already. Choose another --out or remove it.")
     with _workshop(out) as store:
         key = fingerprint(identity)
-        if not store.finished(
-            "result", key
-        ):  # a process may have died between the commit and the last rename
+        # A process may have died between the commit and the last rename; then only the rename is left.
+        if not store.finished("result", key):
             with store.stage("result", key) as work:
                 make(work, store.checkpoints("result", key))
         store.path("result").rename(out)

@@ -40,6 +40,7 @@ def label(
     from transenc import registry
     from transenc.cli.console import Reporter, log_to_stderr, note
     from transenc.cli.console import out as show
+    from transenc.digests import pairs_digest
     from transenc.errors import ConfigError
     from transenc.interrupt import stop_on_signals
     from transenc.models.loading import load_scorer
@@ -89,7 +90,9 @@ def label(
         with output_file(out) as store, reporter.showing():
             for number, name in enumerate(teacher, start=1):
                 # Keyed by content, so that work on other pairs is never taken for this.
-                identity = fingerprint({"teacher": name, "pairs": _digest(found), "precision": precision})
+                identity = fingerprint(
+                    {"teacher": name, "pairs": pairs_digest(found), "precision": precision}
+                )
                 columns.append(
                     score_pairs(
                         scorer_of(name),
@@ -108,9 +111,3 @@ def label(
         f"mean {labels.values.mean():.3f}, {labels.clipped:,} scores changed by '{labels.rule}'"
     )
     show(f"Next: transenc distill --pairs {out} --family cross --start PLM --out DIR")
-
-
-def _digest(pairs: Any) -> str:
-    from transenc.store import fingerprint
-
-    return fingerprint([list(pairs.sentences), pairs.left.tolist(), pairs.right.tolist()])

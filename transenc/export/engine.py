@@ -99,9 +99,8 @@ class Engine:
     def score(self, pairs: Pairs) -> Scores:
         """Return one float32 score per pair; a bi-encoder encodes every distinct sentence once."""
         if self.family == "bi":
-            used, inverse = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
-            vectors = self.encode([pairs.sentences[i] for i in used])
-            return cosines(vectors, inverse[: len(pairs)], inverse[len(pairs) :])
+            pairs = pairs.take(slice(None))  # narrows the sentences to those that occur
+            return cosines(self.encode(list(pairs.sentences)), pairs.left, pairs.right)
         logits = self._rows(list(pairs.rows()), (1,))[:, 0].astype(np.float64)
         # The sigmoid, in a form that neither overflows nor makes ties of very low scores.
         return np.exp(-np.logaddexp(0.0, -logits)).astype(np.float32)

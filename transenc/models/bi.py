@@ -60,9 +60,8 @@ class BiEncoder:
 
     def score(self, pairs: Pairs) -> Scores:
         """Return the cosine of each pair; every distinct sentence is encoded once."""
-        used, inverse = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
-        vectors = self.encode([pairs.sentences[i] for i in used])
-        return cosines(vectors, inverse[: len(pairs)], inverse[len(pairs) :])
+        pairs = pairs.take(slice(None))  # narrows the sentences to those that occur
+        return cosines(self.encode(list(pairs.sentences)), pairs.left, pairs.right)
 
     def prepare(self, pairs: Pairs) -> Tokens:
         """Tokenise every distinct sentence once."""

@@ -44,13 +44,15 @@ def score_pairs(
 
         return _in_shards(len(pairs), judge, shard, checkpoints, stop, report, stage, checkpoint_seconds)
 
-    used, inverse = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
+    pairs = pairs.take(slice(None))  # narrows the sentences to those that occur
 
     def vectors_of(start: int, end: int) -> Rows:
-        return np.asarray(encode([pairs.sentences[i] for i in used[start:end]]), np.float32)
+        return np.asarray(encode(list(pairs.sentences[start:end])), np.float32)
 
-    vectors = _in_shards(len(used), vectors_of, shard, checkpoints, stop, report, stage, checkpoint_seconds)
-    return cosines(vectors, inverse[: len(pairs)], inverse[len(pairs) :])
+    vectors = _in_shards(
+        len(pairs.sentences), vectors_of, shard, checkpoints, stop, report, stage, checkpoint_seconds
+    )
+    return cosines(vectors, pairs.left, pairs.right)
 
 
 def _in_shards(
