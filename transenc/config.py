@@ -17,8 +17,41 @@ from transenc.registry import did_you_mean
 # Names and sources; the functions are in objectives.py, which needs torch.
 OBJECTIVES = {
     "soft_bce": "binary cross-entropy of logits with soft labels (Trans-Encoder, section 2.2)",
-    "cosine_mse": "mean squared error of cosines with labels (Trans-Encoder, section 2.3)",
+    "cosine_mse": "mean squared error of scores with labels (Trans-Encoder, section 2.3)",
+    "cosent": "every two pairs in the labels' order (CoSENT, Su 2022)",
+    "angle": "CoSENT of cosines and of angles in complex space (AnglE, Li and Li 2023)",
+    "listnet": "cross-entropy of a batch's softmax with that of its labels (RankCSE, Liu et al. 2023)",
+    "listmle": "likelihood of the labels' order of a batch (RankCSE, Liu et al. 2023)",
+    "margin_mse": "mean squared error of the differences between every two pairs (Hofstätter et al. 2020)",
+    "kl": "divergence of softened probabilities from softened labels (Hinton et al. 2015)",
 }
+# Families an objective does not fit, and why.
+UNFIT = {
+    ("soft_bce", "bi"): "needs a logit, which a cosine is not",
+    ("kl", "bi"): "needs a logit, which a cosine is not (listnet is the divergence over a batch)",
+    ("angle", "cross"): "needs one vector a sentence, which a cross-encoder does not have",
+}
+
+
+def check_objective(name: str, family: str) -> None:
+    """Raise ConfigError when the objective does not fit the family, naming those that do."""
+    if (name, family) in UNFIT:
+        fit = ", ".join(n for n in OBJECTIVES if (n, family) not in UNFIT)
+        raise ConfigError(
+            f"Setting 'distill.{family}.objective' is '{name}', which {UNFIT[name, family]}. There are: {fit}."
+        )
+
+
+def parse_average(value: str) -> tuple[str, float]:
+    """Split `ema:0.999` or `last:0.5` into kind and number; raise ValueError for anything else but `none`."""
+    if value == "none":
+        return "none", 0.0
+    kind, _, number = value.partition(":")
+    if kind in ("ema", "last") and re.fullmatch(r"0?\.\d+|1(\.0*)?", number):
+        parsed = float(number)
+        if 0 < parsed < 1 or (kind == "last" and parsed == 1):
+            return kind, parsed
+    raise ValueError("there are: none, ema:0.999 (a decay below 1), last:0.5 (a share of the steps)")
 
 
 class Frozen(BaseModel):
@@ -44,6 +77,20 @@ class FitSettings(Frozen):
     )
     evaluate_every: int = Field(200, ge=1, description="Steps of an epoch between two development scores.")
     drop_last: bool = Field(False, description="Leave out the last, smaller batch of an epoch.")
+    average: str = Field(
+        "none",
+        description="Weights that are scored and kept: none, ema:DECAY, or last:SHARE of the steps' mean.",
+    )
+    keep_start: bool = Field(
+        False,
+        description="Let the weights that training starts from be a candidate too, on development data.",
+    )
+
+    @field_validator("average")
+    @classmethod
+    def _average(cls, value: str) -> str:
+        parse_average(value)
+        return value
 
 
 class PrimeSettings(FitSettings):
@@ -90,6 +137,7 @@ class DistillSettings(FitSettings):
     @field_validator("objective")
     @classmethod
     def _known(cls, value: str) -> str:
+        value = value.replace("-", "_")
         if value not in OBJECTIVES:
             hint = did_you_mean(value, list(OBJECTIVES))
             raise ValueError(f"no such objective.{hint} There are: {', '.join(OBJECTIVES)}")
@@ -111,6 +159,20 @@ class LabelSettings(Frozen):
 
     combine: Literal["mean", "rank-mean"] = Field(
         "mean", description="How several teachers' scores are combined."
+    )
+    transform: Literal["none", "rank", "match"] = Field(
+        "none",
+        description="rank: ranks scaled to [0, 1]; match: a cross-encoder's order with the bi-encoder's values.",
+    )
+    mix: float = Field(
+        0.0, ge=0, lt=1, description="Share of the bi-encoder's own score in a cross-encoder's labels."
+    )
+    both_orders: bool = Field(
+        False,
+        description="A cross-encoder labels with its mean over both orders; never for an asymmetric task.",
+    )
+    clip: bool = Field(
+        True, description="Clip labels to [0, 1]; false only to compare with the published code."
     )
     shard: int = Field(2_000, ge=1, description="Sentences or pairs scored between two looks at signals.")
 
@@ -248,9 +310,12 @@ def build(values: Mapping[str, Any]) -> Settings:
     prime = values.get("prime")
     method = prime.get("method") if isinstance(prime, Mapping) else None
     try:
-        return Settings.model_validate(merge(defaults, {"prime": METHODS.get(str(method), {})}, values))
+        settings = Settings.model_validate(merge(defaults, {"prime": METHODS.get(str(method), {})}, values))
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
+    for family in ("cross", "bi"):
+        check_objective(getattr(settings.distill, family).objective, family)
+    return settings
 
 
 def _explain(error: ValidationError) -> str:

@@ -123,11 +123,14 @@ def _half_cycle(
     teacher: the newest model of each student, read here and replaced by the new ones.
     """
     at = f"cycle-{cycle}"
+    label = settings.label
+    # A bi-encoder's score is the same in both orders.
+    orders = {"both_orders": True} if label.both_orders and teaching == "cross" else {}
     labels = [
         Stage(
             f"{at}/label-{teaching}/{s.name}",
             "label",
-            {},
+            orders,
             ("pairs", teacher[s.name]),
             s.name,
             teaching,
@@ -136,10 +139,13 @@ def _half_cycle(
         for s in students
     ]
     silver = f"{at}/silver-{teaching}"
-    combine = {"combine": settings.label.combine}
+    combine = label.model_dump(include={"combine", "transform", "mix", "clip"})
+    # What the bi-encoders gave the same pairs in this cycle, for labels that keep some of it.
+    own = [f"{at}/label-bi/{s.name}" for s in students if label.mix or label.transform == "match"]
+    scores = [s.name for s in labels] + (own if teaching == "cross" else [])
     stages = [
         *labels,
-        Stage(silver, "silver", combine, ("pairs", *(s.name for s in labels)), None, teaching, cycle),
+        Stage(silver, "silver", combine, ("pairs", *scores), None, teaching, cycle),
     ]
     wanted = getattr(settings.distill, learning)
     for student in students:

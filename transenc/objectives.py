@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+SCALE = 20.0  # CoSENT and AnglE as published
+TEMPERATURE = 0.05  # RankCSE, of student and teacher
 
 
 def soft_bce(logits: Tensor, targets: Tensor) -> Tensor:
@@ -14,9 +19,83 @@ def soft_bce(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets)
 
 
-def cosine_mse(cosines: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error of (batch,) cosines with targets in [0, 1] (Trans-Encoder, section 2.3)."""
-    return F.mse_loss(cosines, targets)
+def cosine_mse(scores: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error of (batch,) scores with targets in [0, 1] (Trans-Encoder, section 2.3)."""
+    return F.mse_loss(scores, targets)
+
+
+def cosent(scores: Tensor, targets: Tensor, *, scale: float = SCALE) -> Tensor:
+    """CoSENT of (batch,) scores: log(1 + sum of exp(scale (s_i - s_j)) over all i, j with y_i < y_j).
+
+    Only the order of the targets counts, so they may have any scale; without two different targets it is 0.
+    Jianlin Su, "CoSENT: a sentence vector scheme more effective than Sentence-BERT" (kexue.fm/archives/8847, 2022).
+    """
+    wrong = scale * (scores[:, None] - scores[None, :])  # (batch, batch): how far i is above j
+    above = wrong.masked_fill(targets[:, None] >= targets[None, :], float("-inf"))
+    return torch.logsumexp(F.pad(above.flatten(), (0, 1)), dim=0)  # the padded 0 is the 1 in the logarithm
+
+
+def complex_angles(sides: Tensor) -> Tensor:
+    """Return the (batch,) similarities of AnglE for (2, batch, dim) vectors; 1 for equal ones.
+
+    The halves of a vector are the real and imaginary part of dim / 2 complex numbers: |Re + Im| of their
+    Hermitian product, over the norms (Li and Li, "AnglE-optimized text embeddings", 2023, arXiv 2309.12871).
+    """
+    (a, c), (b, d) = sides.chunk(2, dim=-1)  # a + bi is the left side, c + di the right one
+    product = (a * c + b * d + b * c - a * d).sum(-1)
+    norms = sides.norm(dim=-1).clamp(min=1e-12)
+    return (product / (norms[0] * norms[1])).abs()
+
+
+def angle(sides: Tensor, targets: Tensor, *, scale: float = SCALE) -> Tensor:
+    """AnglE of (2, batch, dim) vectors, dim even: CoSENT of their cosines plus CoSENT of their complex angles.
+
+    Li and Li, "AnglE-optimized text embeddings", 2023, both terms with weight 1 and without its in-batch negatives,
+    since every pair here has a label of its own. As in the authors' code a greater angle term means more alike.
+    """
+    cosines = F.cosine_similarity(sides[0], sides[1])
+    return cosent(cosines, targets, scale=scale) + cosent(complex_angles(sides), targets, scale=scale)
+
+
+def listnet(scores: Tensor, targets: Tensor, *, temperature: float = TEMPERATURE) -> Tensor:
+    """ListNet: cross-entropy between the softmax of (batch,) targets and that of scores, both over the batch.
+
+    Cao et al. 2007 as in Liu et al., "RankCSE", ACL 2023, with its temperature; the list here is the batch of pairs.
+    """
+    wanted = F.softmax(targets / temperature, dim=0)
+    return -(wanted * F.log_softmax(scores / temperature, dim=0)).sum()
+
+
+def listmle(scores: Tensor, targets: Tensor, *, temperature: float = TEMPERATURE) -> Tensor:
+    """ListMLE: negative log-likelihood of the targets' order under (batch,) scores, a place's mean.
+
+    Xia et al. 2008 as in Liu et al., "RankCSE", ACL 2023; equal targets keep the order they have in the batch.
+    """
+    ordered = (scores / temperature)[torch.argsort(targets, descending=True, stable=True)]
+    remaining = torch.logcumsumexp(ordered.flip(0), dim=0).flip(0)  # over the places from here to the last
+    return (remaining - ordered).mean()
+
+
+def margin_mse(scores: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error of the differences between every two of (batch,) scores with those of targets.
+
+    Free of a constant offset. Hofstätter et al., "Improving efficient neural ranking models with cross-architecture
+    knowledge distillation", 2020 (Margin-MSE), where the two are candidates of one query.
+    """
+    error = scores - targets
+    return (error[:, None] - error[None, :]).square().mean()
+
+
+def kl(logits: Tensor, targets: Tensor, *, temperature: float = 2.0) -> Tensor:
+    """Divergence of softened probabilities from softened targets in [0, 1], times the squared temperature.
+
+    Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2, for two classes. At temperature 1
+    its gradient is that of `soft_bce`.
+    """
+    wanted = torch.logit(targets, eps=1e-4) / temperature
+    entropy = F.binary_cross_entropy_with_logits(wanted, torch.sigmoid(wanted))
+    cross_entropy = F.binary_cross_entropy_with_logits(logits / temperature, torch.sigmoid(wanted))
+    return temperature**2 * (cross_entropy - entropy)
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -35,7 +114,25 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(logits, partner)
 
 
-PAIR_OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "soft_bce": soft_bce,
-    "cosine_mse": cosine_mse,
+@dataclass(frozen=True)
+class PairObjective:
+    """A loss of a batch of pairs, and what of the student it takes.
+
+    takes: "logits", "scores" (cosines, or probabilities, of which any scorer has one a pair) or "sides" (the
+    (2, batch, dim) vectors of an encoder).
+    """
+
+    takes: Literal["logits", "scores", "sides"]
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+PAIR_OBJECTIVES = {
+    "soft_bce": PairObjective("logits", soft_bce),
+    "cosine_mse": PairObjective("scores", cosine_mse),
+    "cosent": PairObjective("scores", cosent),
+    "angle": PairObjective("sides", angle),
+    "listnet": PairObjective("scores", listnet),
+    "listmle": PairObjective("scores", listmle),
+    "margin_mse": PairObjective("scores", margin_mse),
+    "kl": PairObjective("logits", kl),
 }

@@ -24,7 +24,7 @@ from transenc.metrics import METRICS
 from transenc.models.bi import BiEncoder
 from transenc.pairs import Pairs
 from transenc.readers import read_pairs, write_pairs
-from transenc.scorer import COMBINE, to_labels
+from transenc.scorer import COMBINE, BothOrders, blend, to_labels
 from transenc.seeds import derive
 from transenc.stages.context import Context, family
 from transenc.stages.distill import distill_model
@@ -102,14 +102,14 @@ class Runner:
             raise DamagedError(f"{path} cannot be read: {error}") from error
 
     def _size(self, stage: Stage) -> int:
-        # A training stage holds weights, the best weights and two moments, and the older checkpoint beside
-        # them.
+        # A training stage holds weights, the best weights, their average and two moments, and the older
+        # checkpoint beside them.
         if stage.kind not in ("prime", "distill", "best"):
             return 0
         weights = sum(
             f.stat().st_size for f in self.context.plms[str(stage.student)].path.glob("*.safetensors")
         )
-        return weights * (2 if stage.kind == "best" else 10)
+        return weights * (2 if stage.kind == "best" else 12)
 
     # One method a kind of stage: inputs on disk -> outputs in `out`, and plain facts about them.
 
@@ -140,6 +140,8 @@ class Runner:
         context = self.context
         teacher = stage.needs[1]
         scorer = family(str(stage.family)).load(context.store.path(teacher), compute=context.compute)
+        if stage.settings.get("both_orders") and context.symmetric:
+            scorer = BothOrders(scorer)
         scores = score_pairs(
             scorer,
             self.pairs,
@@ -159,18 +161,22 @@ class Runner:
         }
 
     def _silver(self, stage: Stage, out: Path, identity: str) -> Info:
-        columns = []
+        columns, own = [], []
         for name in stage.needs[1:]:
             scored = read_pairs(self.context.store.path(name) / "scores.parquet", scores="required")
             assert scored.scores is not None
-            columns.append(scored.scores)
-        labels = to_labels(COMBINE[stage.settings["combine"]](columns))
+            (columns if f"/label-{stage.family}/" in name else own).append(scored.scores)
+        chosen, combine = stage.settings, COMBINE[stage.settings["combine"]]
+        scores = blend(combine(columns), combine(own) if own else None, chosen["transform"], chosen["mix"])
+        labels = to_labels(scores, clip=chosen["clip"])
         write_pairs(self.pairs.with_scores(labels.values), out / "silver.parquet")
         if labels.clipped:
             logger.info("%s: %d of %d scores clipped.", stage.name, labels.clipped, len(labels.values))
         histogram = np.histogram(labels.values, bins=10, range=(0, 1))[0].tolist()
         return {
             "rule": labels.rule,
+            "transform": chosen["transform"],
+            "mix": chosen["mix"] if own else 0.0,
             "clipped": labels.clipped,
             "pairs": len(labels.values),
             "histogram": histogram,
@@ -192,7 +198,8 @@ class Runner:
             starts[settings.start], compute=context.compute, max_length=settings.max_length, pooling=pooling
         )
         run = self._fit(stage, settings, identity, lambda: context.measure(student))
-        fitted = distill_model(student, silver, settings, run, symmetric=context.symmetric)
+        clipped = context.settings.label.clip
+        fitted = distill_model(student, silver, settings, run, symmetric=context.symmetric, clipped=clipped)
         return self._save(student, stage, out, fitted)
 
     def _evaluate(self, stage: Stage, out: Path, identity: str) -> Info:

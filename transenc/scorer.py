@@ -12,6 +12,7 @@ from transenc.errors import DataError
 from transenc.pairs import Pairs, Scores
 
 CLIP = "clip to [0, 1]"
+NO_CLIP = "no clipping"
 
 
 class Scorer(Protocol):
@@ -38,14 +39,17 @@ class Labels:
     clipped: int
 
 
-def to_labels(scores: Scores) -> Labels:
+def to_labels(scores: Scores, *, clip: bool = True) -> Labels:
     """Clip scores to [0, 1] and count how many moved; raise DataError for NaN or infinity, naming the pair.
 
-    Unclipped cosines below 0 make binary cross-entropy unbounded below (docs/method.md).
+    Unclipped cosines below 0 make binary cross-entropy unbounded below (docs/method.md); clip=False leaves them, to
+    compare with the published code.
     """
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
         raise DataError(f"The teacher's score of pair {bad[0] + 1} is {scores[bad[0]]}; the model is broken.")
+    if not clip:
+        return Labels(scores.astype(np.float32), NO_CLIP, 0)
     values = np.clip(scores, 0.0, 1.0).astype(np.float32)
     return Labels(values, CLIP, int(np.count_nonzero(values != scores)))
 
@@ -61,15 +65,56 @@ def rank_mean(columns: Sequence[Scores]) -> Scores:
 
     Free of each scorer's scale, so a cosine and a probability can be combined.
     """
-    from transenc.metrics import ranks
-
-    n = len(columns[0])
-    if n < 2:
-        return mean(columns)
-    return mean([((ranks(c) - 1) / (n - 1)).astype(np.float32) for c in columns])
+    return mean([to_ranks(c) for c in columns])
 
 
 COMBINE = {"mean": mean, "rank-mean": rank_mean}
+
+
+def to_ranks(scores: Scores) -> Scores:
+    """Replace scores by their ranks, scaled to [0, 1]; ties share their average rank."""
+    from transenc.metrics import ranks
+
+    n = len(scores)
+    return ((ranks(scores) - 1) / (n - 1)).astype(np.float32) if n > 1 else scores
+
+
+def to_values_of(own: Scores, scores: Scores) -> Scores:
+    """Give the lowest of `scores` the lowest value of `own`, and so on: the order of one, the values of the other."""
+    places = to_ranks(scores).astype(np.float64) * (len(own) - 1)
+    return np.interp(places, np.arange(len(own)), np.sort(own)).astype(np.float32)
+
+
+def blend(scores: Scores, own: Scores | None, transform: str, mix: float) -> Scores:
+    """Transform the teachers' scores and mix in the bi-encoder's own.
+
+    own: the bi-encoder's scores of the same pairs when it is a cross-encoder that teaches, else None. transform:
+    "none", "rank", or "match": the values of `own` in the order of `scores`; without `own` it changes nothing.
+    mix: the share of `own` in the result.
+    """
+    if transform == "match" and own is not None:
+        scores = to_values_of(own, scores)
+    elif transform == "rank":
+        scores, own = to_ranks(scores), None if own is None else to_ranks(own)
+    if own is None or not mix:
+        return scores
+    return ((1 - mix) * scores + mix * own).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class BothOrders:
+    """Score with the mean of both orders of a pair; for tasks in which they mean the same."""
+
+    scorer: Scorer
+
+    @property
+    def family(self) -> str:
+        """Return the scorer's own family."""
+        return self.scorer.family
+
+    def score(self, pairs: Pairs) -> Scores:
+        """Return the mean of the scores of (a, b) and of (b, a)."""
+        return mean([self.scorer.score(pairs), self.scorer.score(pairs.flipped())])
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from transenc.averaging import Average, Weights
 from transenc.errors import DataError
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Weights = dict[str, Tensor]
 CHECKPOINT_SECONDS = 600.0
 LOSS_WINDOW = 50  # steps that one point of the recorded loss curve averages
 
@@ -98,13 +98,18 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     steps = per_epoch * settings.epochs
     optimizer = adamw(module, settings)
     result, best = Fitted(), None
+    average = Average(settings.average, steps)
     done = 0
     window: list[float] = []
     latest = run.checkpoints.latest() if run.checkpoints else None
     if latest is not None:
-        done, best, window = restore(latest, module, optimizer, result)
+        done, best, window = restore(latest, module, optimizer, result, average)
         run.changed()
         logger.info("%s continues at step %d of %d.", run.stage, done, steps)
+    elif settings.keep_start and run.evaluate is not None:
+        result.best = run.evaluate()
+        result.history.append((0, result.best))
+        best = _copied(module)
     last_checkpoint = time.monotonic()
     examples = order(run.seed, run.stage, done // per_epoch, n) if done < steps else None
     module.train()
@@ -123,6 +128,7 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(module.parameters(), settings.max_grad_norm)
         optimizer.step()
+        average.update(module, step + 1)
         run.changed()
 
         window.append(loss.item())
@@ -137,24 +143,30 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         # As in the reference, the count of steps between evaluations restarts at each epoch.
         due = (position + 1) % settings.evaluate_every == 0 or position + 1 == per_epoch
         if run.evaluate is not None and due:
-            metric = run.evaluate()
+            with average.applied(module):
+                run.changed()
+                metric = run.evaluate()
+                if result.best is None or metric > result.best:
+                    result.best, result.best_step = metric, finished
+                    best = _copied(module)
+            run.changed()
             module.train()
             result.history.append((finished, metric))
-            if result.best is None or metric > result.best:
-                result.best, result.best_step = metric, finished
-                best = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
         run.report(Progress(run.stage, finished, steps, loss.item(), result.best))
         if run.checkpoints is not None and finished < steps:
             by_steps = run.checkpoint_every is not None and finished % run.checkpoint_every == 0
             by_time = run.checkpoint_every is None and time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS
             if by_steps or by_time or run.stop.requested:
-                run.checkpoints.save(finished, saver(module, optimizer, result, best, window, finished))
+                run.checkpoints.save(
+                    finished, saver(module, optimizer, result, best, window, finished, average)
+                )
                 last_checkpoint = time.monotonic()
         if finished < steps:
             run.stop.check()
     if best is not None:
         module.load_state_dict(best)
     elif run.evaluate is None:
+        average.load(module)
         result.best_step = steps
     run.changed()
     module.eval()
@@ -182,6 +194,7 @@ def saver(
     best: Weights | None,
     window: list[float],
     step: int,
+    average: Average,
 ) -> Callable[[Path], None]:
     """Return the function that writes a checkpoint's files into a directory."""
 
@@ -189,6 +202,8 @@ def saver(
         save_file(_plain(module.state_dict()), path / "weights.safetensors")
         if best is not None:
             save_file(_plain(best), path / "best.safetensors")
+        if average.weights:
+            save_file(_plain(average.weights), path / "average.safetensors")
         save_file(_plain(_optimizer_tensors(module, optimizer)), path / "optimizer.safetensors")
         state = {
             "step": step,
@@ -204,17 +219,24 @@ def saver(
 
 
 def restore(
-    path: Path, module: nn.Module, optimizer: torch.optim.AdamW, result: Fitted
+    path: Path, module: nn.Module, optimizer: torch.optim.AdamW, result: Fitted, average: Average
 ) -> tuple[int, Weights | None, list[float]]:
-    """Load a checkpoint into module, optimizer and result; return the step, best weights and open loss window."""
+    """Load a checkpoint into what it was saved from; return the step, best weights and open loss window."""
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     module.load_state_dict(load_file(path / "weights.safetensors"))
     _load_optimizer(module, optimizer, load_file(path / "optimizer.safetensors"))
     best = load_file(path / "best.safetensors") if (path / "best.safetensors").exists() else None
+    if (path / "average.safetensors").exists():
+        device = next(module.parameters()).device
+        average.weights = {n: t.to(device) for n, t in load_file(path / "average.safetensors").items()}
     result.history = [(int(s), float(m)) for s, m in state["history"]]
     result.losses = [(int(s), float(v)) for s, v in state["losses"]]
     result.best, result.best_step = state["best"], int(state["best_step"])
     return int(state["step"]), best, [float(v) for v in state["window"]]
+
+
+def _copied(module: nn.Module) -> Weights:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
 def _plain(tensors: Weights) -> Weights:

@@ -29,6 +29,10 @@ def label(
         int | None, typer.Option(min=1, help="Keep a seeded sample of the mined pairs.")
     ] = None,
     combine: Annotated[str, typer.Option(help="mean or rank-mean of several teachers.")] = "mean",
+    both_orders: Annotated[
+        bool, typer.Option("--both-orders", help="A cross-encoder scores the mean of (a, b) and (b, a).")
+    ] = False,
+    transform: Annotated[str, typer.Option(help="none, or rank: ranks scaled to [0, 1] as labels.")] = "none",
     shard: Annotated[int, typer.Option(min=1, help="Sentences or pairs scored at a time.")] = 2_000,
     skip_bad: options.SkipBad = None,
     seed: options.Seed = 1,
@@ -45,7 +49,7 @@ def label(
     from transenc.interrupt import stop_on_signals
     from transenc.models.loading import load_scorer
     from transenc.readers import SUFFIXES_OUT, SkipBad, read_pairs, read_sentences, write_pairs
-    from transenc.scorer import COMBINE, to_labels
+    from transenc.scorer import COMBINE, BothOrders, blend, to_labels
     from transenc.single import output_file
     from transenc.stages.label import score_pairs
     from transenc.store import fingerprint
@@ -54,6 +58,8 @@ def label(
         raise ConfigError("Give either --pairs FILE, or --corpus FILE with a --sampler.")
     if combine not in COMBINE:
         raise ConfigError(f"--combine is one of {', '.join(COMBINE)}, not '{combine}'.")
+    if transform not in ("none", "rank"):
+        raise ConfigError(f"--transform is none or rank, not '{transform}'.")
     if out.suffix not in SUFFIXES_OUT:
         raise ConfigError(f"--out must end in one of {', '.join(SUFFIXES_OUT)}, not '{out.name}'.")
     log_to_stderr()
@@ -91,11 +97,17 @@ def label(
             for number, name in enumerate(teacher, start=1):
                 # Keyed by content, so that work on other pairs is never taken for this.
                 identity = fingerprint(
-                    {"teacher": name, "pairs": pairs_digest(found), "precision": precision}
+                    {
+                        "teacher": name,
+                        "pairs": pairs_digest(found),
+                        "precision": precision,
+                        "both": both_orders,
+                    }
                 )
+                scorer = scorer_of(name)
                 columns.append(
                     score_pairs(
-                        scorer_of(name),
+                        BothOrders(scorer) if both_orders and scorer.family != "bi" else scorer,
                         found,
                         shard=shard,
                         checkpoints=store.checkpoints(f"teacher-{number}", identity),
@@ -104,7 +116,7 @@ def label(
                         stage=name,
                     )
                 )
-            labels = to_labels(COMBINE[combine](columns))
+            labels = to_labels(blend(COMBINE[combine](columns), None, transform, 0.0))
             write_pairs(found.with_scores(labels.values), out)
     show(
         f"{out}: {len(found):,} pairs over {len(found.sentences):,} sentences, "

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -67,10 +68,14 @@ class BiEncoder:
         """Tokenise every distinct sentence once."""
         return self.transformer.tokens(list(pairs.sentences))
 
-    def outputs(self, tokens: Tokens, pairs: Pairs, index: Index) -> Tensor:
-        """Return the (len(index),) cosines of the pairs at `index`, with gradients; both sides in one pass."""
+    def sides(self, tokens: Tokens, pairs: Pairs, index: Index) -> Tensor:
+        """Return the (2, len(index), dim) vectors of the pairs at `index`, with gradients, in one pass."""
         vectors = self.vectors(tokens, np.concatenate([pairs.left[index], pairs.right[index]]))
-        left, right = vectors.chunk(2)
+        return torch.stack(vectors.chunk(2))
+
+    def outputs(self, tokens: Tokens, pairs: Pairs, index: Index) -> Tensor:
+        """Return the (len(index),) cosines of the pairs at `index`, with gradients."""
+        left, right = self.sides(tokens, pairs, index)
         return F.cosine_similarity(left, right)
 
     def save(self, path: Path, *, card: str = "") -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transenc.config import DistillSettings
+from transenc.config import DistillSettings, check_objective
 from transenc.errors import DataError
 from transenc.models.bi import BiEncoder
 from transenc.models.cross import CrossEncoder
@@ -22,15 +22,19 @@ def distill_model(
     run: Fit,
     *,
     symmetric: bool = True,
+    clipped: bool = True,
 ) -> Fitted:
     """Train `student` in place on pairs with labels in [0, 1].
 
     symmetric: whether the other order of a pair has the same label; only then are both orders trained.
+    clipped: False admits labels outside [0, 1], to compare with the published code. Raise ConfigError for an
+    objective that does not fit the student.
     """
+    check_objective(settings.objective, student.family)
     objective = PAIR_OBJECTIVES[settings.objective]
     if silver.scores is None:
         raise DataError(f"{run.stage}: the pairs have no scores to learn from.")
-    if len(silver) and not (silver.scores.min() >= 0 and silver.scores.max() <= 1):
+    if clipped and len(silver) and not (silver.scores.min() >= 0 and silver.scores.max() <= 1):
         raise DataError(f"{run.stage}: labels must lie in [0, 1]; map them with --score-range.")
     # A bi-encoder's cosine is the same in both orders, so the second one would only repeat the first.
     if settings.both_orders and symmetric and student.family != "bi":
@@ -42,7 +46,14 @@ def distill_model(
 
     def loss_of(index: Index) -> Tensor:
         wanted = targets[torch.from_numpy(index).to(targets.device)]
-        return objective(student.outputs(tokens, silver, index), wanted)
+        if objective.takes == "sides":
+            assert isinstance(student, BiEncoder)  # check_objective has refused the others
+            return objective.loss(student.sides(tokens, silver, index), wanted)
+        outputs = student.outputs(tokens, silver, index)
+        # The output of a cross-encoder is a logit, that of the others their score.
+        if objective.takes == "scores" and student.family == "cross":
+            outputs = torch.sigmoid(outputs)
+        return objective.loss(outputs, wanted)
 
     run.changed = student.transformer.changed
     return fit(student.module, len(silver), loss_of, run)
