@@ -53,6 +53,17 @@ def test_previous_weights_come_from_the_teacher_of_the_half_cycle() -> None:
     assert stages["cycle-2/distill-bi/s0"].needs[-1] == "cycle-2/distill-cross/s0"
 
 
+@pytest.mark.parametrize("label", [{"mix": 0.3}, {"transform": "match"}])
+def test_a_cross_encoders_labels_that_keep_the_bi_encoders_need_them(label: dict[str, Any]) -> None:
+    stages = {s.name: s for s in planned(2, cycles=1, label={**label, "both_orders": True})}
+    assert stages["cycle-1/silver-cross"].needs == (
+        "pairs", *(f"cycle-1/label-{family}/s{i}" for family in ("cross", "bi") for i in (0, 1))
+    )  # fmt: skip
+    assert stages["cycle-1/silver-bi"].needs == ("pairs", "cycle-1/label-bi/s0", "cycle-1/label-bi/s1")
+    assert stages["cycle-1/label-cross/s0"].settings == {"both_orders": True}
+    assert stages["cycle-1/label-bi/s0"].settings == {}
+
+
 def test_every_stage_needs_only_what_stands_before_it() -> None:
     seen: set[str] = set()
     for stage in planned(2, cycles=3):

@@ -149,6 +149,47 @@ def test_a_damaged_stage_is_named_and_rebuilt_to_the_same_bytes(
     assert content(run) == content(finished)
 
 
+GENTLE: dict[str, Any] = {
+    "label": {"transform": "match", "mix": 0.25, "both_orders": True},
+    "distill": {
+        "cross": {"start": "primed", "average": "ema:0.9", "objective": "cosent"},
+        "bi": {"average": "last:0.5", "keep_start": True, "objective": "angle"},
+    },
+}
+
+
+def test_labels_keep_a_share_of_the_bi_encoder_and_stopping_changes_nothing(
+    tmp_path: Path, plm: Path
+) -> None:
+    from transenc.models.cross import CrossFamily
+    from transenc.models.device import Compute
+    from transenc.scorer import blend, mean
+
+    run_small(tmp_path / "plain", plm, changes=GENTLE)
+    pairs = read_pairs(tmp_path / "plain/pairs/pairs.parquet", scores="ignored")
+    cross = CrossFamily().load(tmp_path / "plain/cycle-1/distill-cross/s0", compute=Compute("cpu", "fp32"))
+    bi = read_pairs(tmp_path / "plain/cycle-1/label-bi/s0/scores.parquet", scores="required").scores
+    silver = read_pairs(tmp_path / "plain/cycle-1/silver-cross/silver.parquet", scores="required").scores
+    expected = blend(mean([cross.score(pairs), cross.score(pairs.flipped())]), bi, "match", 0.25)
+    np.testing.assert_allclose(silver, np.clip(expected, 0, 1), atol=1e-5)
+    assert facts(tmp_path / "plain", "cycle-1/silver-cross", "silver")["mix"] == 0.25
+
+    for stop_at in (8, 15):  # in the middle of the cross-encoder, and of the bi-encoder's average
+        stop = StopFlag()
+        runner, stages = small_runner(tmp_path / "stopped", plm, changes=GENTLE, stop=stop)
+        steps = iter(range(1, 1000))
+        runner.context.report = lambda progress, steps=steps, stop=stop, at=stop_at: setattr(
+            stop, "signum", 2 if next(steps) >= at else None
+        )
+        with runner.context.store.lock():
+            record(runner.context)
+            with pytest.raises(Interrupted):
+                runner.run(stages)
+        run_small(tmp_path / "stopped", plm, changes=GENTLE)
+        assert content(tmp_path / "stopped") == content(tmp_path / "plain")
+        shutil.rmtree(tmp_path / "stopped")
+
+
 def test_an_older_models_start_wins_when_nothing_beats_it(tmp_path: Path, plm: Path) -> None:
     # A learning rate of almost nothing: the students stay at their starts and cannot be strictly better.
     tiny = {"learning_rate": 1e-30, "warmup": 0.0}

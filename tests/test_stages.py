@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from tests.conftest import make_pairs
-from transenc.config import DistillSettings, PrimeSettings, build
-from transenc.errors import DataError, Interrupted
+from transenc.config import OBJECTIVES, UNFIT, DistillSettings, PrimeSettings, build
+from transenc.errors import ConfigError, DataError, Interrupted
 from transenc.interrupt import StopFlag
 from transenc.models.bi import BiFamily
 from transenc.models.cross import CrossFamily
@@ -113,13 +113,15 @@ def test_one_sentence_cannot_be_primed_on(plm: Path) -> None:
         prime_model(model, ["a", "a"], settings, fitting(settings))
 
 
-@pytest.mark.parametrize("family", ["bi", "cross"])
-def test_a_student_learns_its_labels(family: str, plm: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "objective"),
+    [(f, name) for f in ("bi", "cross") for name in OBJECTIVES if (name, f) not in UNFIT],
+)
+def test_a_student_learns_its_labels(family: str, objective: str, plm: Path) -> None:
     pairs = make_pairs(40, scored=True)
     torch.manual_seed(0)
     made = {"bi": BiFamily, "cross": CrossFamily}[family]()
     model = made.create(plm, compute=CPU, max_length=24, pooling="mean")
-    objective = {"bi": "cosine_mse", "cross": "soft_bce"}[family]
     settings = DistillSettings(objective=objective, epochs=15, batch_size=8, learning_rate=2e-3)
     before = np.corrcoef(model.score(pairs), pairs.scores)[0, 1]
     distill_model(model, pairs, settings, fitting(settings))
@@ -148,6 +150,20 @@ def test_labels_outside_the_unit_interval_are_refused(bad: float, plm: Path) -> 
     settings = DistillSettings()
     with pytest.raises(DataError, match=r"labels must lie in \[0, 1\]"):
         distill_model(model, Pairs.from_rows(["a"], ["b"], [bad]), settings, fitting(settings))
+
+
+def test_labels_outside_the_unit_interval_are_learnt_only_to_compare(plm: Path) -> None:
+    model = CrossFamily().create(plm, compute=CPU, max_length=24)
+    settings = DistillSettings()
+    pairs = Pairs.from_rows(["a", "a dog"], ["b", "a cat"], [-0.1, 0.9])
+    assert distill_model(model, pairs, settings, fitting(settings), clipped=False).best_step == 1
+
+
+def test_an_objective_that_does_not_fit_the_student_is_refused(plm: Path) -> None:
+    model = CrossFamily().create(plm, compute=CPU, max_length=24)
+    settings = DistillSettings(objective="angle")
+    with pytest.raises(ConfigError, match="needs one vector a sentence"):
+        distill_model(model, make_pairs(4, scored=True), settings, fitting(settings))
 
 
 @pytest.mark.parametrize("family", ["bi", "cross"])

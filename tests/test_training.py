@@ -11,7 +11,7 @@ from transenc.config import FitSettings
 from transenc.errors import DataError, Interrupted
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
-from transenc.objectives import PAIR_OBJECTIVES, cosine_mse, info_nce, nt_xent, soft_bce
+from transenc.objectives import cosine_mse, info_nce, nt_xent, soft_bce
 from transenc.store import Store
 from transenc.training import Fit, fit, learning_rate, order
 
@@ -46,12 +46,15 @@ def measured(module: torch.nn.Module) -> float:
 
 @pytest.mark.parametrize("stop_at", [1, 2, 5, 11])
 @pytest.mark.parametrize("evaluated", [True, False])
+@pytest.mark.parametrize("average", ["none", "ema:0.9", "last:0.5"])
 def test_a_stopped_and_resumed_training_equals_the_uninterrupted_one(
-    tmp_path: Path, stop_at: int, evaluated: bool
+    tmp_path: Path, stop_at: int, evaluated: bool, average: str
 ) -> None:
+    settings = SETTINGS.model_copy(update={"average": average, "keep_start": True})
+
     def run(store: Store | None, stop: StopFlag) -> tuple[list[bytes], Any]:
         module, loss_of = problem()
-        options = Fit(SETTINGS, Compute(), 7, "stage", stop=stop)
+        options = Fit(settings, Compute(), 7, "stage", stop=stop)
         if evaluated:
             options.evaluate = lambda: measured(module)
         if store is not None:
@@ -165,7 +168,57 @@ def test_contrastive_losses_of_equal_embeddings_are_the_log_of_the_candidates(n:
     assert nt_xent(same, same, 0.05).item() == pytest.approx(np.log(2 * n - 1), abs=1e-5)
 
 
-def test_every_objective_that_settings_offer_exists() -> None:
-    from transenc.config import OBJECTIVES
+def passed_through(average: str, **options: Any) -> tuple[list[torch.Tensor], torch.nn.Module]:
+    """The first layer's weights after each of the 12 steps, and the trained module."""
+    module, loss_of = problem()
+    seen: list[torch.Tensor] = []
+    settings = SETTINGS.model_copy(update={"average": average})
+    run = Fit(settings, Compute(), 7, "stage", changed=lambda: seen.append(module[0].weight.detach().clone()))
+    for name, value in options.items():
+        setattr(run, name, value)
+    fit(module, 20, loss_of, run)
+    return seen[:12], module
 
-    assert set(OBJECTIVES) == set(PAIR_OBJECTIVES)
+
+def test_the_last_steps_are_averaged() -> None:
+    seen, module = passed_through("last:0.5")
+    assert torch.allclose(module[0].weight, torch.stack(seen[6:]).mean(0), atol=1e-6)
+    assert not torch.allclose(module[0].weight, seen[-1], atol=1e-6)
+
+
+def test_the_moving_average_forgets_its_start_and_then_decays_as_told() -> None:
+    seen, module = passed_through("ema:0.5")
+    expected = seen[0]
+    for step, weights in enumerate(seen[1:], start=2):
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weights
+    assert torch.allclose(module[0].weight, expected, atol=1e-6)
+
+
+def test_the_average_is_what_is_scored_and_kept_while_training_goes_on_without_it() -> None:
+    plain, _ = passed_through("none")
+    scored: list[list[bytes]] = []
+    module, loss_of = problem()
+
+    def evaluate() -> float:
+        scored.append(weights(module))
+        return float(len(scored))
+
+    settings = SETTINGS.model_copy(update={"average": "last:0.5"})
+    after: list[torch.Tensor] = []
+    run = Fit(settings, Compute(), 7, "stage", evaluate=evaluate)
+    run.report = lambda progress: after.append(module[0].weight.detach().clone())
+    fit(module, 20, loss_of, run)
+    assert all(torch.equal(a, b) for a, b in zip(after, plain, strict=True))
+    assert weights(module) == scored[-1]
+    assert torch.allclose(module[0].weight, torch.stack(plain[6:]).mean(0), atol=1e-6)
+
+
+def test_the_start_is_kept_when_no_step_beats_it() -> None:
+    module, loss_of = problem()
+    before = weights(module)
+    values = iter([0.5, 0.1, 0.4, 0.5, 0.3, 0.2, 0.1])
+    settings = SETTINGS.model_copy(update={"keep_start": True})
+    fitted = fit(module, 20, loss_of, Fit(settings, Compute(), 7, "stage", evaluate=lambda: next(values)))
+    assert (fitted.best, fitted.best_step, fitted.history[0]) == (0.5, 0, (0, 0.5))
+    assert weights(module) == before

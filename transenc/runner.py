@@ -22,7 +22,7 @@ from transenc.cycle import Stage
 from transenc.errors import ConfigError, DamagedError
 from transenc.metrics import METRICS
 from transenc.models.bi import BiEncoder
-from transenc.pairs import Pairs
+from transenc.pairs import Pairs, Scores
 from transenc.readers import read_pairs, write_pairs
 from transenc.scorer import COMBINE, BothOrders, blend, to_labels
 from transenc.seeds import derive
@@ -161,7 +161,8 @@ class Runner:
         }
 
     def _silver(self, stage: Stage, out: Path, identity: str) -> Info:
-        columns, own = [], []
+        columns: list[Scores] = []
+        own: list[Scores] = []
         for name in stage.needs[1:]:
             scored = read_pairs(self.context.store.path(name) / "scores.parquet", scores="required")
             assert scored.scores is not None

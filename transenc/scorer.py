@@ -101,16 +101,12 @@ def blend(scores: Scores, own: Scores | None, transform: str, mix: float) -> Sco
     return ((1 - mix) * scores + mix * own).astype(np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass
 class BothOrders:
-    """Score with the mean of both orders of a pair; for tasks in which they mean the same."""
+    """Score with a cross-encoder's mean over both orders of a pair; for tasks in which they mean the same."""
 
     scorer: Scorer
-
-    @property
-    def family(self) -> str:
-        """Return the scorer's own family."""
-        return self.scorer.family
+    family: str = "cross"
 
     def score(self, pairs: Pairs) -> Scores:
         """Return the mean of the scores of (a, b) and of (b, a)."""

@@ -107,7 +107,7 @@ def label(
                 scorer = scorer_of(name)
                 columns.append(
                     score_pairs(
-                        BothOrders(scorer) if both_orders and scorer.family != "bi" else scorer,
+                        BothOrders(scorer) if both_orders and scorer.family == "cross" else scorer,
                         found,
                         shard=shard,
                         checkpoints=store.checkpoints(f"teacher-{number}", identity),
