@@ -62,6 +62,8 @@ def test_a_cross_encoders_labels_that_keep_the_bi_encoders_need_them(label: dict
     assert stages["cycle-1/silver-bi"].needs == ("pairs", "cycle-1/label-bi/s0", "cycle-1/label-bi/s1")
     assert stages["cycle-1/label-cross/s0"].settings == {"both_orders": True}
     assert stages["cycle-1/label-bi/s0"].settings == {}
+    own = stages["cycle-1/silver-bi"].settings
+    assert (own["mix"], own["transform"]) == (0.0, "none")
 
 
 def test_every_stage_needs_only_what_stands_before_it() -> None:

@@ -140,6 +140,8 @@ def _half_cycle(
     ]
     silver = f"{at}/silver-{teaching}"
     combine = label.model_dump(include={"combine", "transform", "mix", "clip"})
+    if teaching == "bi":  # its labels are its own scores: there is nothing to match or to mix in
+        combine |= {"mix": 0.0, "transform": "rank" if label.transform == "rank" else "none"}
     # What the bi-encoders gave the same pairs in this cycle, for labels that keep some of it.
     own = [f"{at}/label-bi/{s.name}" for s in students if label.mix or label.transform == "match"]
     scores = [s.name for s in labels] + (own if teaching == "cross" else [])

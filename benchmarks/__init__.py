@@ -1,0 +1,1 @@
+"""Measurements behind docs/results.md: nothing of transenc imports them."""

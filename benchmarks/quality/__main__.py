@@ -1,0 +1,21 @@
+"""`python -m benchmarks.quality objectives ...`."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.quality import objectives
+
+COMMANDS = {"objectives": objectives.main}
+
+
+def main() -> int:
+    """Run the measurement that the first argument names."""
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        print(f"usage: python -m benchmarks.quality {{{','.join(COMMANDS)}}} --help", file=sys.stderr)
+        return 2
+    return COMMANDS[sys.argv[1]](sys.argv[2:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

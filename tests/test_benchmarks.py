@@ -1,0 +1,53 @@
+"""The comparison of objectives runs, shares what variants share, and skips what is finished."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.quality import objectives
+
+SMALL = ["--task", "demo", "--max-pairs", "30", "--seeds", "1,2", "--teacher", "primed", "--set"]
+SMALL += ["distill.bi.epochs=1", "--set", "prime.max_sentences=20"]
+
+
+def compare(plm: Path, work: Path, *more: str) -> list[dict[str, Any]]:
+    assert objectives.main(["--plm", str(plm), "--work", str(work), *SMALL, *more]) == 0
+    return [
+        json.loads(line) for line in (work / "results.jsonl").read_text().splitlines() if line.endswith("}")
+    ]
+
+
+def test_variants_are_measured_once_and_share_their_teacher(
+    plm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--variants", "primed", "--add", "bi:soft=label.mix=0.5 distill.bi.objective=cosent"]
+    rows = compare(plm, tmp_path, *options)
+    assert [(r["seed"], r["family"], r["variant"]) for r in rows] == [
+        (seed, family, name) for seed in (1, 2) for family, name in (("cross", "primed"), ("bi", "soft"))
+    ]
+    told = capsys.readouterr()
+    assert told.err.count("cycle-1/distill-cross/tiny: start") == 2  # not again for the bi-encoder's teacher
+    assert "| soft | 2 |" in told.out
+    assert not list((tmp_path / "runs").iterdir())
+
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"key": "half a li')
+    monkeypatch.setattr(objectives, "measure", lambda *given: pytest.fail("measured again"))
+    assert compare(plm, tmp_path, *options) == rows
+    assert capsys.readouterr().out == told.out
+
+
+def test_a_name_that_is_no_variant_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert objectives.main(["--plm", "x", "--work", str(tmp_path), "--variants", "cosnet"]) == 2
+    assert "No variant or family 'cosnet'. Variants: angle," in capsys.readouterr().err
+
+
+def test_every_variant_has_settings_that_exist() -> None:
+    for family in objectives.VARIANTS.values():
+        for assignments in family.values():
+            options = objectives.parse(["--plm", "x", "--work", "w"])
+            assert objectives.settings_of(options, assignments, 1).plm == ("x",)
