@@ -101,7 +101,7 @@ def copy(source: Path, to: Path) -> None:
 
 def measure(variant: Variant, seed: int, options: argparse.Namespace, stop: StopFlag) -> Row:
     """Train one student, evaluate it and its start, and return the row."""
-    teacher = VARIANTS["cross"][options.teacher] if variant.family == "bi" else []
+    teacher = options.known["cross"][options.teacher] if variant.family == "bi" else []
     settings = settings_of(options, [*teacher, *variant.assignments], seed)
     root = options.work / "runs" / key_of(variant, seed, options)[:16]
     session = Session.open(settings, root=root, data=options.data, offline=True, stop=stop)
@@ -135,7 +135,7 @@ def measure(variant: Variant, seed: int, options: argparse.Namespace, stop: Stop
 
 def key_of(variant: Variant, seed: int, options: argparse.Namespace) -> str:
     """Return what tells one measurement from all others."""
-    teacher = [options.teacher, *VARIANTS["cross"][options.teacher]] if variant.family == "bi" else []
+    teacher = [options.teacher, *options.known["cross"][options.teacher]] if variant.family == "bi" else []
     shared = [options.plm, options.task, options.recipe, options.max_pairs, options.set, options.sets]
     return fingerprint([variant.family, variant.name, list(variant.assignments), teacher, seed, shared])
 
@@ -223,6 +223,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options.seeds = [int(s) for s in options.seeds.split(",")]
     options.families = options.families.split(",")
     options.set = options.set or []
+    options.known = {family: dict(variants) for family, variants in VARIANTS.items()}
     options.sets = options.sets.split(",") if options.sets else []
     options.variants = options.variants.split(",") if options.variants else []
     return options
@@ -233,21 +234,21 @@ def chosen(options: argparse.Namespace) -> list[Variant]:
     for added in options.add:
         where, _, assignments = added.partition("=")
         family, _, name = where.partition(":")
-        if family not in VARIANTS or not name or not assignments:
+        if family not in options.known or not name or not assignments:
             raise ConfigError(f"--add takes 'bi:NAME=key=value key=value' (or cross:), not '{added}'.")
-        VARIANTS[family][name] = assignments.split()
+        options.known[family][name] = assignments.split()
         if options.variants:
             options.variants.append(name)
-    unknown = set(options.families) - set(VARIANTS)
-    known = {name for family in VARIANTS.values() for name in family}
+    unknown = set(options.families) - set(options.known)
+    known = {name for family in options.known.values() for name in family}
     unknown |= {*options.variants, options.teacher} - known
-    if unknown or options.teacher not in VARIANTS["cross"]:
+    if unknown or options.teacher not in options.known["cross"]:
         wrong = sorted(unknown)[0] if unknown else options.teacher
         raise ConfigError(f"No variant or family '{wrong}'. Variants: {', '.join(sorted(known))}.")
     return [
         Variant(family, name, tuple(assignments))
         for family in options.families
-        for name, assignments in VARIANTS[family].items()
+        for name, assignments in options.known[family].items()
         if not options.variants or name in options.variants
     ]
 
