@@ -44,7 +44,8 @@ def complex_angles(sides: Tensor) -> Tensor:
     (a, c), (b, d) = sides.chunk(2, dim=-1)  # a + bi is the left side, c + di the right one
     product = (a * c + b * d + b * c - a * d).sum(-1)
     norms = torch.linalg.vector_norm(sides, dim=-1).clamp(min=1e-12)
-    return (product / (norms[0] * norms[1])).abs()
+    angles: Tensor = (product / (norms[0] * norms[1])).abs()
+    return angles
 
 
 def angle(sides: Tensor, targets: Tensor, *, scale: float = SCALE) -> Tensor:
