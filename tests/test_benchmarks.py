@@ -30,7 +30,9 @@ def test_variants_are_measured_once_and_share_their_teacher(
         (seed, family, name) for seed in (1, 2) for family, name in (("cross", "primed"), ("bi", "soft"))
     ]
     told = capsys.readouterr()
-    assert told.err.count("cycle-1/distill-cross/tiny: start") == 2  # not again for the bi-encoder's teacher
+    assert (
+        told.err.count("  cycle-1/distill-cross/tiny: start") == 2
+    )  # not again for the bi-encoder's teacher
     assert "| soft | 2 |" in told.out
     assert not list((tmp_path / "runs").iterdir())
 

