@@ -9,10 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.conftest import make_pairs
 from transenc.cli.app import main
+from transenc.models.cross import CrossFamily
+from transenc.models.device import Compute
 from transenc.readers import read_pairs, write_pairs
 
 TINY_CYCLE = [
@@ -117,6 +120,23 @@ def test_one_own_scored_file_is_evaluated(place: Path, run: Any, tmp_path: Path)
     write_pairs(make_pairs(30, scored=True), tmp_path / "own.tsv")
     shown = run("evaluate", str(tmp_path / "own.tsv"), "--model", "runs/tiny-demo/best/bi", "--json")
     assert json.loads(shown.out)["n"] == 30
+
+
+def test_labels_of_both_orders_do_not_depend_on_the_order(plm: Path, run: Any, tmp_path: Path) -> None:
+    CrossFamily().create(plm, compute=Compute("cpu", "fp32"), max_length=32).save(tmp_path / "cross")
+    pairs = make_pairs(20)
+    options = ["--teacher", str(tmp_path / "cross"), "--precision", "fp32", "--both-orders"]
+    labels = []
+    for name, given, more in (
+        ("a", pairs, []), ("b", pairs.flipped(), []), ("c", pairs, ["--transform", "rank"]),
+    ):  # fmt: skip
+        write_pairs(given, tmp_path / f"{name}.tsv")
+        out = tmp_path / f"{name}-silver.parquet"
+        shown = run("label", "--pairs", str(tmp_path / f"{name}.tsv"), *options, *more, "--out", str(out))
+        assert shown.code == 0, shown.err
+        labels.append(read_pairs(out, scores="required").scores)
+    np.testing.assert_allclose(labels[0], labels[1], atol=1e-6)
+    np.testing.assert_allclose(labels[2], (np.argsort(np.argsort(labels[0]))) / 19, atol=1e-6)
 
 
 def test_labels_distil_and_evaluate_in_turn(place: Path, run: Any, tmp_path: Path) -> None:
@@ -245,6 +265,8 @@ def test_a_yaml_file_sets_what_flags_can(run: Any, plm: Path, tmp_path: Path) ->
         (["evaluate", "demo", "--model", "PLM", "--metric", "f1"], 2, "--metric is one of"),
         (["label", "--teacher", "PLM", "--out", "x.tsv"], 2, "Give either --pairs FILE, or --corpus FILE"),
         (["label", "--teacher", "PLM", "--pairs", "p.tsv", "--out", "x.doc"], 2, "must end in one of .tsv"),
+        (["label", "--teacher", "PLM", "--pairs", "p.tsv", "--out", "x.tsv", "--transform", "r"], 2, "none or rank"),
+        (["cycle", "--plm", "PLM", "--set", "distill.cross.objective=angle"], 2, "one vector a sentence"),
         (["distill", "--pairs", "p.tsv", "--family", "tri", "--start", "PLM", "--out", "x"], 2, "No family"),
         (["prime", "--plm", "PLM", "--corpus", "c.txt", "--out", "x", "--method", "x"], 2, "There are: simcse"),
         (["export", "onnx", "--out", "x"], 2, "No finished run"),
