@@ -32,6 +32,7 @@ LAYERS = [
         "transenc.samplers",
         "transenc.models",
         "transenc.objectives",
+        "transenc.averaging",
         "transenc.training",
     ],
     [
