@@ -49,7 +49,7 @@ class FitSettings(Frozen):
 class PrimeSettings(FitSettings):
     """Contrastive priming; METHODS has what each method changes here, and its source."""
 
-    method: Literal["auto", "none", "simcse", "esimcse", "mirror", "mirror-drophead", "deletion"] = Field(
+    method: Literal["auto", "none", "simcse", "esimcse", "mirror", "mirror-drophead", "whitening"] = Field(
         "auto", description="auto: simcse, or none for a start that is tuned for similarity already."
     )
     batch_size: int = Field(64, ge=2, description="Sentences a step; each is the others' negative.")
@@ -72,7 +72,9 @@ class PrimeSettings(FitSettings):
     repeat: float = Field(
         0.0, ge=0, lt=1, description="Largest share of tokens repeated in the second view (ESimCSE); 0 off."
     )
-    delete: float = Field(0.0, ge=0, lt=1, description="Share of tokens left out of each view, anew; 0 off.")
+    delete: float = Field(
+        0.0, ge=0, lt=1, description="Largest share of tokens left out of each view; 0 off."
+    )
     drop_heads: float = Field(
         0.0, ge=0, lt=1, description="Share of attention heads off in each view (DropHead); 0 off."
     )
@@ -244,8 +246,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "esimcse": {"repeat": 0.32},  # Wu et al. 2022, section 3.1, without the queue of section 3.2
     "mirror": _MIRROR,
     "mirror-drophead": _MIRROR | {"dropout": 0.0, "drop_heads": 0.2},
-    # Ours, for small models: with few layers dropout alone hardly tells two views apart.
-    "deletion": {"delete": 0.5},
+    # Ours, after Su et al. 2021: the encoder learns the cosines of its own whitened mean word embeddings.
+    "whitening": {"dropout": 0.0, "head": False, "delete": 0.6},
 }
 
 

@@ -19,8 +19,12 @@ MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_
 PRIMING_DROPOUT = 0.1  # what the finished model is fine-tuned with; SimCSE needs it
 
 
-def pack(run: Path, out: Path) -> dict[str, Any]:
-    """Fill `out` with config, fp16 weights and tokenizer; return the facts of the checkpoint."""
+def pack(run: Path, out: Path, *, random_weights: bool = False) -> dict[str, Any]:
+    """Fill `out` with config, fp16 weights and tokenizer; return the facts of the checkpoint.
+
+    random_weights: an untrained model of the same shape and vocabulary instead, with which to tell what training
+    gave.
+    """
     with Store(run).lock():
         folders = sorted((run / "checkpoints" / STAGE).glob("step-*"))
         if not folders:
@@ -32,8 +36,10 @@ def pack(run: Path, out: Path) -> dict[str, Any]:
         state = read_state(folders[-1])
         settings = Settings(**state["identity"]["settings"])
         tokenizer = Tokenizer.from_file(str(run / "vocabulary" / "tokenizer.json"))
+        torch.manual_seed(settings.seed)
         model = new_model(settings, tokenizer.get_vocab_size())
-        load_weights(folders[-1], model)
+        if not random_weights:
+            load_weights(folders[-1], model)
     save_vocabulary(tokenizer, out, positions=settings.positions)
     write_model(model, out)
     sums = "".join(f"{hash_file(out / name)}  {name}\n" for name in MODEL_FILES)  # for `sha256sum --check`

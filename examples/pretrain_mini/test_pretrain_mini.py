@@ -227,6 +227,23 @@ def test_the_command_trains_and_packs(tmp_path, corpus_file, capsys):
     assert pair["token_type_ids"] == [0] * first + [1] * (len(pieces) - first)
 
 
+def test_judging_tells_a_trained_model_from_random_weights(tmp_path, corpus_file, capsys):
+    run = tmp_path / "run"
+    command = ["train", str(corpus_file), "--run", str(run), "--steps", "40", *TINY_OPTIONS]
+    assert main([*command, "--learning-rate", "1e-2"]) == 0
+    found = {}
+    for name, more in (("trained", []), ("random", ["--random-weights"])):
+        out = tmp_path / name
+        assert main(["pack", "--run", str(run), "--out", str(out), *more]) == 0
+        capsys.readouterr()
+        assert main(["judge", str(out), "--corpus", str(corpus_file)]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert len(lines) == 11 and all(len(line["answers"]) == 5 for line in lines[1:])
+        found[name] = lines[0]
+    assert found["trained"]["unigram"] == found["random"]["unigram"]
+    assert found["trained"]["held_out"] < found["random"]["held_out"] - 0.5
+
+
 def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str]:
     """Return exit code and the error lines of a command that must not trace back."""
     code = main([str(word) for word in argv])

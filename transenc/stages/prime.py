@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transenc.config import PrimeSettings
 from transenc.errors import DataError
 from transenc.models.bi import BiEncoder
-from transenc.objectives import info_nce, nt_xent
+from transenc.models.tokens import Tokens
+from transenc.objectives import cosine_matrix_mse, info_nce, nt_xent
 from transenc.pairs import Index
 from transenc.seeds import derive
 from transenc.stages.views import delete_tokens, drop_heads, mask_spans, repeat_tokens, set_dropout
@@ -39,6 +40,7 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
     tokens = encoder.transformer.tokens(chosen)
     loss = nt_xent if settings.method.startswith("mirror") else info_nce
 
+    whitened = whitened_embeddings(encoder.module, tokens) if settings.method == "whitening" else None
     special = encoder.transformer.tokenizer.all_special_ids
     everything = np.arange(settings.batch_size)
 
@@ -63,10 +65,41 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
             first, second = encoder.vectors(own, np.concatenate([at, other_at])).chunk(2)
         else:
             first, second = encoder.vectors(own, at), encoder.vectors(other, other_at)
+        if whitened is not None:
+            return cosine_matrix_mse(
+                head(first),
+                head(second),
+                mean_tokens(whitened, own, at),
+                mean_tokens(whitened, other, other_at),
+            )
         return loss(head(first), head(second), settings.temperature)
 
     with drop_heads(encoder.module, settings.drop_heads):
         return fit(module, len(chosen), loss_of, run)
+
+
+def whitened_embeddings(module: nn.Module, tokens: Tokens) -> Tensor:
+    """Return the (vocabulary, dim) word embeddings, moved and scaled so that mean vectors of sentences are white.
+
+    Whitening takes away the directions that all sentences share, after which plain means of word embeddings rank
+    similarity far better (Su et al. 2021, "Whitening Sentence Representations"). Directions with under 1e-6 of the
+    largest variance are left out.
+    """
+    table: Tensor = module.get_input_embeddings().weight.detach().float()  # type: ignore[operator]
+    means = mean_tokens(table, tokens, np.arange(len(tokens)))
+    centre = means.mean(0)
+    variances, directions = torch.linalg.eigh(torch.cov((means - centre).T.double()))
+    kept = variances > variances[-1] * 1e-6
+    scale = (directions[:, kept] / variances[kept].sqrt()).float()
+    return (table - centre) @ scale
+
+
+def mean_tokens(table: Tensor, tokens: Tokens, index: Index) -> Tensor:
+    """Return (len(index), dim) means of the rows of `table` over each sequence between its first and last token."""
+    spans = [(tokens.offsets[i] + 1, max(tokens.offsets[i + 1] - 1, tokens.offsets[i] + 2)) for i in index]
+    flat = torch.from_numpy(np.concatenate([tokens.ids[a:b] for a, b in spans]).astype(np.int64))
+    starts = torch.from_numpy(np.cumsum([0] + [b - a for a, b in spans[:-1]]))
+    return nn.functional.embedding_bag(flat.to(table.device), table, starts.to(table.device), mode="mean")
 
 
 def choose(sentences: Sequence[str], most: int, seed: int) -> list[str]:

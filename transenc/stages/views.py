@@ -66,13 +66,13 @@ def repeat_tokens(tokens: Tokens, index: Index, rate: float, special: Sequence[i
 
 
 def delete_tokens(tokens: Tokens, index: Index, rate: float, special: Sequence[int]) -> Tokens:
-    """Leave out each token of the sequences at `index` with probability `rate`; at least one of each stays.
+    """Leave random tokens of the sequences at `index` out, in each a share drawn between 0 and `rate`.
 
-    Word deletion, as compared in SimCSE, table 1, and ConSERT's token cutoff. Special tokens stay.
+    At least one token of each stays, and every special one. Word deletion, as compared in SimCSE, table 1.
     """
 
     def counts(plain: Index) -> Index:
-        kept = (torch.rand(len(plain)) >= rate).numpy()
+        kept = (torch.rand(len(plain)) >= rate * torch.rand(())).numpy()
         if len(plain) and not kept.any():
             kept[int(torch.randint(len(plain), ()))] = True
         return kept.astype(np.int64)
