@@ -31,16 +31,25 @@ def prime(
     from transenc.cli.console import out as show
     from transenc.errors import ConfigError
     from transenc.interrupt import stop_on_signals
+    from transenc.models.intake import own_settings
     from transenc.readers import SkipBad, read_sentences
     from transenc.registry import did_you_mean
 
-    if method not in config.METHODS:
+    if method is not None and method not in config.METHODS:
         raise ConfigError(
             f"No priming method '{method}'.{did_you_mean(method, list(config.METHODS))} "
             f"There are: {', '.join(config.METHODS)}."
         )
     values = config.merge(
-        {"plm": [plm], "prime": {"method": method}, "pooling": pooling, "seed": seed, "precision": precision},
+        {
+            "plm": [plm],
+            "prime": {"method": "simcse"},
+            "pooling": pooling,
+            "seed": seed,
+            "precision": precision,
+        },
+        {"prime": own_settings([plm]).get("prime", {})},
+        {"prime": {"method": method}} if method else {},
         config.from_assignments(options.setting_list(set_)),
     )
     settings = config.build(values)
@@ -54,7 +63,6 @@ def prime(
             fitted = prime_to(
                 settings, sentences, out, device=device, offline=offline, stop=stop, report=reporter.progress
             )
-    show(
-        f"{out}: primed on {len(sentences):,} sentences ({method}), last mean loss {fitted.losses[-1][1]:.4f}"
-    )
+    how, loss = settings.prime.method, fitted.losses[-1][1]
+    show(f"{out}: primed on {len(sentences):,} sentences ({how}), last mean loss {loss:.4f}")
     show(f"Next: transenc evaluate demo --model {out}")
