@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
         "--checkpoint-seconds", type=float, default=300.0, help="time between checkpoints (300)"
     )
     train.add_argument("--evaluate-every", type=int, default=500, help="steps between log lines (500)")
+    train.add_argument("--until", type=int, help="stop with a checkpoint at this step, before the end")
     for field in fields(Settings):
         assert field.default is not MISSING
         option = "--" + field.name.replace("_", "-")
@@ -65,6 +66,7 @@ def run_command(arguments: argparse.Namespace) -> None:
             settings,
             vocabulary_size=arguments.vocabulary,
             device=arguments.device,
+            until=arguments.until,
             checkpoint_seconds=arguments.checkpoint_seconds,
             evaluate_every=arguments.evaluate_every,
             on_log=show,
