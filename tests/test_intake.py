@@ -13,7 +13,7 @@ from transenc import registry
 from transenc.errors import ConfigError, DamagedError, DataError, MachineError, RefusedError, TransencError
 from transenc.models.bi import BiFamily
 from transenc.models.device import Compute
-from transenc.models.intake import describe, resolve
+from transenc.models.intake import describe, own_settings, resolve
 
 
 @pytest.fixture
@@ -187,6 +187,28 @@ def test_a_hub_model_passes_the_same_gate(hub: Path) -> None:
     edit(hub / "config.json", auto_map={"AutoModel": "evil.Model"})
     with pytest.raises(RefusedError, match="auto_map"):
         resolve("org/tiny", offline=True)
+
+
+def test_settings_of_embedded_starts_count_when_all_agree(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    facts: dict[str, Any] = {
+        "small": {"settings": {"seed": 7}},
+        "same": {"settings": {"seed": 7}},
+        "plain": {},
+    }
+    monkeypatch.setattr(registry, "names", lambda group: sorted(facts))
+    monkeypatch.setattr(registry, "load", lambda group, name: lambda: facts[name])
+    monkeypatch.chdir(tmp_path)
+    assert own_settings(["small"]) == own_settings(["small", "same"]) == {"seed": 7}
+    assert (
+        own_settings(["small", "plain"])
+        == own_settings(["small", "org/other"])
+        == own_settings(["plain"])
+        == {}
+    )
+    (tmp_path / "small").mkdir()  # a directory of that name comes first
+    assert own_settings(["small"]) == {}
 
 
 def test_a_file_in_place_of_a_model_is_named(tmp_path: Path) -> None:

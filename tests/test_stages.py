@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tests.conftest import make_pairs
-from transenc.config import OBJECTIVES, UNFIT, DistillSettings, PrimeSettings, build
+from tests.tiny import ARCHITECTURES, tiny_plm
+from transenc.config import METHODS, OBJECTIVES, UNFIT, DistillSettings, PrimeSettings, build
 from transenc.errors import ConfigError, DataError, Interrupted
 from transenc.interrupt import StopFlag
 from transenc.models.bi import BiFamily
@@ -19,7 +22,8 @@ from transenc.models.transformer import load_tokenizer
 from transenc.pairs import Pairs
 from transenc.stages.distill import distill_model
 from transenc.stages.label import score_pairs
-from transenc.stages.prime import choose, mask_spans, prime_model, set_dropout
+from transenc.stages.prime import choose, mean_tokens, prime_model, whitened_embeddings
+from transenc.stages.views import delete_tokens, drop_heads, mask_spans, repeat_tokens, set_dropout
 from transenc.store import Store
 from transenc.training import Fit
 
@@ -32,9 +36,8 @@ def fitting(settings: Any, stage: str = "stage") -> Fit:
 
 
 def test_short_sentences_are_never_masked_and_long_ones_lose_the_span(plm: Path) -> None:
-    settings = PrimeSettings(span_mask=5)
     torch.manual_seed(0)
-    short, long = mask_spans(["a dog runs in the field today"[:29], LONG], load_tokenizer(plm), settings)
+    short, long = mask_spans(["a dog runs in the field today"[:29], LONG], load_tokenizer(plm), 5, "char")
     assert short == "a dog runs in the field today"[:29]
     before, after = long.split(" [MASK] ")
     assert LONG.startswith(before)
@@ -43,19 +46,112 @@ def test_short_sentences_are_never_masked_and_long_ones_lose_the_span(plm: Path)
 
 
 def test_a_span_of_tokens_is_masked_whole(plm: Path) -> None:
-    settings = PrimeSettings(span_mask=2, span_unit="token")
     torch.manual_seed(1)
-    (masked,) = mask_spans([LONG], load_tokenizer(plm), settings)
+    (masked,) = mask_spans([LONG], load_tokenizer(plm), 2, "token")
     kept = masked.replace(" [MASK] ", " ").split()
     assert len(kept) == len(LONG.split()) - 2
 
 
 def test_a_span_as_long_as_the_sentence_leaves_it_alone(plm: Path) -> None:
-    settings = PrimeSettings(span_mask=50, span_unit="token")
-    assert mask_spans([LONG], load_tokenizer(plm), settings) == [LONG]
+    assert mask_spans([LONG], load_tokenizer(plm), 50, "token") == [LONG]
 
 
-@pytest.mark.parametrize("method", ["simcse", "mirror"])
+def test_repeated_tokens_stand_beside_themselves_and_special_ones_do_not(plm: Path) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=32)
+    tokens, special = model.transformer.tokens([LONG, "a"]), model.transformer.tokenizer.all_special_ids
+    lengths = set()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        more = repeat_tokens(tokens, np.array([1, 0]), 0.32, special)
+        one, two = (more.ids[more.offsets[i] : more.offsets[i + 1]].tolist() for i in (0, 1))
+        lengths.add(len(two) - int(tokens.lengths[0]))
+        assert [t for t, after in zip(two, [*two[1:], -1], strict=True) if t != after] == tokens.ids[
+            : tokens.offsets[1]
+        ].tolist()
+        assert two[0] != two[1]
+        assert two[-1] != two[-2]
+        assert len(one) <= 4  # of one plain token at most one more
+    assert lengths == {0, 1, 2, 3, 4}  # 13 tokens * 0.32
+
+
+def test_deleted_tokens_leave_their_share_and_never_nothing(plm: Path) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=32)
+    tokens, special = model.transformer.tokens([LONG, "a"]), model.transformer.tokenizer.all_special_ids
+    torch.manual_seed(0)
+    rows = delete_tokens(tokens, np.array([0, 1] * 200), 0.5, special)
+    assert rows.lengths[1::2].tolist() == [3] * 200
+    assert rows.lengths[0::2].min() >= 3
+    assert rows.lengths[0::2].mean() - 2 == pytest.approx(0.75 * (int(tokens.lengths[0]) - 2), abs=0.5)
+    for i in range(0, 400, 2):  # in order, each at most once
+        rest = iter(tokens.ids[: tokens.offsets[1]].tolist())
+        assert all(token in rest for token in rows.ids[rows.offsets[i] : rows.offsets[i + 1]].tolist())
+
+
+@pytest.mark.parametrize("kind", list(ARCHITECTURES))
+def test_heads_drop_in_training_alone_and_the_rest_is_scaled(kind: str, tmp_path: Path) -> None:
+    model = BiFamily().create(tiny_plm(tmp_path / kind, kind), compute=CPU, max_length=16, pooling="mean")
+    tokens, index = model.transformer.tokens(["a dog runs"]), np.zeros(400, np.int64)
+    set_dropout(model.module, 0.0)
+    with torch.no_grad():
+        plain = model.vectors(tokens, index[:1])
+        with drop_heads(model.module, 0.5):
+            model.module.eval()
+            assert torch.equal(model.vectors(tokens, index[:1]), plain)
+            model.module.train()
+            torch.manual_seed(0)
+            dropped = model.vectors(tokens, index)
+        assert len(dropped.round(decimals=5).unique(dim=0)) > 2
+        model.module.train()
+        torch.testing.assert_close(model.vectors(tokens, index[:1]), plain)
+
+
+def test_whitened_embeddings_make_mean_vectors_white(plm: Path) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=32)
+    tokens = model.transformer.tokens(list(make_pairs(300).sentences))
+    table = whitened_embeddings(model.module, tokens)
+    means = mean_tokens(table, tokens, np.arange(len(tokens)))
+    assert means.mean(0).abs().max() < 1e-4
+    kept = means.shape[1]
+    torch.testing.assert_close(torch.cov(means.T), torch.eye(kept), atol=2e-2, rtol=0)
+    # By hand: the first and the last token are special and not counted; an empty sentence has only these.
+    row = tokens.ids[tokens.offsets[7] + 1 : tokens.offsets[8] - 1]
+    torch.testing.assert_close(means[7], table[torch.from_numpy(row.astype(np.int64))].mean(0))
+    empty = model.transformer.tokens([""])
+    assert mean_tokens(table, empty, np.array([0])).shape == (1, kept)
+
+
+def test_whitening_teaches_the_whitened_cosines(plm: Path) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=16, pooling="mean")
+    sentences = list(make_pairs(200).sentences)
+    tokens = model.transformer.tokens(sentences)
+    means = mean_tokens(whitened_embeddings(model.module, tokens), tokens, np.arange(len(tokens)))
+    wanted = F.normalize(means, dim=1)
+
+    def agreement() -> float:
+        found = torch.from_numpy(model.encode(sentences))
+        upper = torch.triu_indices(len(found), len(found), 1)
+        pair = [(x @ x.T)[upper[0], upper[1]].numpy() for x in (found, wanted)]
+        return float(np.corrcoef(*pair)[0, 1])
+
+    before = agreement()
+    settings = build(
+        {
+            "plm": ["x"],
+            "prime": {"method": "whitening", "batch_size": 32, "learning_rate": 2e-3, "epochs": 10},
+        }
+    ).prime
+    prime_model(model, sentences, settings, fitting(settings))
+    assert agreement() > before + 0.1
+
+
+def test_unknown_heads_are_refused_by_name() -> None:
+    module = nn.Linear(2, 2)
+    module.config = SimpleNamespace(num_attention_heads=2, model_type="mystery")  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="'mystery' model are not known"), drop_heads(module, 0.1):
+        pass
+
+
+@pytest.mark.parametrize("method", list(METHODS))
 def test_priming_pulls_the_two_views_together(method: str, plm: Path) -> None:
     model = BiFamily().create(plm, compute=CPU, max_length=16, pooling="mean")
     settings = build(

@@ -11,7 +11,7 @@ from transenc.config import FitSettings
 from transenc.errors import DataError, Interrupted
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
-from transenc.objectives import cosine_mse, info_nce, nt_xent, soft_bce
+from transenc.objectives import cosine_matrix_mse, cosine_mse, info_nce, nt_xent, soft_bce
 from transenc.store import Store
 from transenc.training import Fit, fit, learning_rate, order
 
@@ -168,14 +168,19 @@ def test_contrastive_losses_of_equal_embeddings_are_the_log_of_the_candidates(n:
     assert nt_xent(same, same, 0.05).item() == pytest.approx(np.log(2 * n - 1), abs=1e-5)
 
 
-def passed_through(average: str, **options: Any) -> tuple[list[torch.Tensor], torch.nn.Module]:
+def test_the_matrix_of_cosines_counts_a_sentence_s_own_views_apart() -> None:
+    eye, ones = torch.eye(2), torch.ones(2, 2)
+    assert cosine_matrix_mse(eye, eye, 5 * eye, 3 * eye).item() == 0
+    assert cosine_matrix_mse(eye, eye, ones, ones).item() == pytest.approx(1.0)  # own 0, others 1
+    assert cosine_matrix_mse(eye, eye, eye, eye.flip(0)).item() == pytest.approx(1.3)  # own 1, others 1
+
+
+def passed_through(average: str) -> tuple[list[torch.Tensor], torch.nn.Module]:
     """The first layer's weights after each of the 12 steps, and the trained module."""
     module, loss_of = problem()
     seen: list[torch.Tensor] = []
     settings = SETTINGS.model_copy(update={"average": average})
     run = Fit(settings, Compute(), 7, "stage", changed=lambda: seen.append(module[0].weight.detach().clone()))
-    for name, value in options.items():
-        setattr(run, name, value)
     fit(module, 20, loss_of, run)
     return seen[:12], module
 

@@ -94,9 +94,9 @@ class FitSettings(Frozen):
 
 
 class PrimeSettings(FitSettings):
-    """Contrastive priming: SimCSE (Gao et al. 2021) or Mirror-BERT (Liu et al. 2021)."""
+    """Contrastive priming; METHODS has what each method changes here, and its source."""
 
-    method: Literal["auto", "none", "simcse", "mirror"] = Field(
+    method: Literal["auto", "none", "simcse", "esimcse", "mirror", "mirror-drophead", "whitening"] = Field(
         "auto", description="auto: simcse, or none for a start that is tuned for similarity already."
     )
     batch_size: int = Field(64, ge=2, description="Sentences a step; each is the others' negative.")
@@ -115,6 +115,15 @@ class PrimeSettings(FitSettings):
     )
     span_unit: Literal["char", "token"] = Field(
         "char", description="What span_mask counts; char as published."
+    )
+    repeat: float = Field(
+        0.0, ge=0, lt=1, description="Largest share of tokens repeated in the second view (ESimCSE); 0 off."
+    )
+    delete: float = Field(
+        0.0, ge=0, lt=1, description="Largest share of tokens left out of each view; 0 off."
+    )
+    drop_heads: float = Field(
+        0.0, ge=0, lt=1, description="Share of attention heads off in each view (DropHead); 0 off."
     )
     max_sentences: int = Field(100_000, ge=2, description="At most this many sentences, a seeded sample.")
     corpus: str | None = Field(
@@ -290,12 +299,18 @@ def load_file(path: Path) -> dict[str, Any]:
 
 
 # What a priming method changes of the defaults, as published.
-METHODS: dict[str, dict[str, Any]] = {
-    "mirror": {
-        "temperature": 0.04, "batch_size": 200, "learning_rate": 2e-5, "weight_decay": 0.01, "schedule": "constant",
-        "max_length": 50, "head": False, "span_mask": 5, "max_sentences": 10_000,
-    },
+_MIRROR: dict[str, Any] = {  # Liu et al. 2021
+    "temperature": 0.04, "batch_size": 200, "learning_rate": 2e-5, "weight_decay": 0.01, "schedule": "constant",
+    "max_length": 50, "head": False, "span_mask": 5, "max_sentences": 10_000,
 }  # fmt: skip
+METHODS: dict[str, dict[str, Any]] = {
+    "simcse": {},  # Gao et al. 2021: the defaults
+    "esimcse": {"repeat": 0.32},  # Wu et al. 2022, section 3.1, without the queue of section 3.2
+    "mirror": _MIRROR,
+    "mirror-drophead": _MIRROR | {"dropout": 0.0, "drop_heads": 0.2},
+    # Ours, after Su et al. 2021: the encoder learns the cosines of its own whitened mean word embeddings.
+    "whitening": {"dropout": 0.0, "head": False, "delete": 0.6},
+}
 
 
 def build(values: Mapping[str, Any]) -> Settings:

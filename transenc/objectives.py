@@ -115,6 +115,21 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(logits, partner)
 
 
+def cosine_matrix_mse(
+    first: Tensor, second: Tensor, target_first: Tensor, target_second: Tensor, same: float = 0.3
+) -> Tensor:
+    """Mean squared error between the (batch, batch) cosines of two views and those of their targets.
+
+    same: weight of the mean over views of one sentence, beside 1 for the mean over the others. Needs a batch of 2.
+    """
+    found = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T
+    wanted = F.normalize(target_first, dim=-1) @ F.normalize(target_second, dim=-1).T
+    errors = (found - wanted).square()
+    n = len(errors)
+    own = errors.diagonal()
+    return same * own.mean() + (errors.sum() - own.sum()) / (n * n - n)
+
+
 @dataclass(frozen=True)
 class PairObjective:
     """A loss of a batch of pairs, and what of the student it takes.

@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
         "--checkpoint-seconds", type=float, default=300.0, help="time between checkpoints (300)"
     )
     train.add_argument("--evaluate-every", type=int, default=500, help="steps between log lines (500)")
+    train.add_argument("--until", type=int, help="stop with a checkpoint at this step, before the end")
     for field in fields(Settings):
         assert field.default is not MISSING
         option = "--" + field.name.replace("_", "-")
@@ -37,16 +38,11 @@ def parser() -> argparse.ArgumentParser:
     pack.add_argument("--run", type=Path, required=True)
     pack.add_argument("--out", type=Path, required=True, help="directory to fill")
 
-    judge = commands.add_parser(
-        "judge", help="held-out loss, fill-mask, STS raw and after SimCSE, as JSON lines"
-    )
+    pack.add_argument("--random-weights", action="store_true", help="same shape, untrained: the control")
+
+    judge = commands.add_parser("judge", help="held-out and unigram loss, fill-mask, as JSON lines")
     judge.add_argument("model", type=Path, help="a packed model directory")
-    judge.add_argument("--sts", type=Path, required=True, help="TSV with score, sentence1 and sentence2")
     judge.add_argument("--corpus", nargs="+", type=Path, required=True, help="the corpus it was trained on")
-    judge.add_argument("--prime-steps", type=int, default=0, help="SimCSE steps of 64 sentences; 0: none (0)")
-    judge.add_argument("--prime-rate", type=float, default=3e-4, help="SimCSE learning rate (3e-4)")
-    judge.add_argument("--random", action="store_true", help="same shape, random weights")
-    judge.add_argument("--seed", type=int, default=0)
     judge.add_argument("--threads", type=int)
     return top
 
@@ -70,6 +66,7 @@ def run_command(arguments: argparse.Namespace) -> None:
             settings,
             vocabulary_size=arguments.vocabulary,
             device=arguments.device,
+            until=arguments.until,
             checkpoint_seconds=arguments.checkpoint_seconds,
             evaluate_every=arguments.evaluate_every,
             on_log=show,
@@ -77,20 +74,11 @@ def run_command(arguments: argparse.Namespace) -> None:
     elif arguments.command == "pack":
         from .pack import pack
 
-        show(pack(arguments.run, arguments.out))
+        show(pack(arguments.run, arguments.out, random_weights=arguments.random_weights))
     else:
         from .judge import judge
 
-        judge(
-            arguments.model,
-            arguments.sts,
-            arguments.corpus,
-            prime_steps=arguments.prime_steps,
-            prime_rate=arguments.prime_rate,
-            random_weights=arguments.random,
-            seed=arguments.seed,
-            on_result=show,
-        )
+        judge(arguments.model, arguments.corpus, on_result=show)
 
 
 def show(line: object) -> None:

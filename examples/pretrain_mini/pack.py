@@ -7,33 +7,33 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from transenc.errors import ConfigError
 from transenc.store import Store, hash_file, verify
 
-from .checkpoints import STAGE, load_weights, read_state
+from .checkpoints import load_weights, read_state
 from .settings import Settings
-from .train import new_model
+from .train import new_model, weights_of
 from .vocabulary import save_vocabulary, write_json
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 PRIMING_DROPOUT = 0.1  # what the finished model is fine-tuned with; SimCSE needs it
 
 
-def pack(run: Path, out: Path) -> dict[str, Any]:
-    """Fill `out` with config, fp16 weights and tokenizer; return the facts of the checkpoint."""
+def pack(run: Path, out: Path, *, random_weights: bool = False) -> dict[str, Any]:
+    """Fill `out` with config, fp16 weights and tokenizer; return the facts of the checkpoint.
+
+    random_weights: an untrained model of the same shape and vocabulary instead, with which to tell what training
+    gave.
+    """
     with Store(run).lock():
-        folders = sorted((run / "checkpoints" / STAGE).glob("step-*"))
-        if not folders:
-            raise ConfigError(
-                f"{run} holds no checkpoint. Run `python -m examples.pretrain_mini train` first."
-            )
-        verify(folders[-1])
+        folder = weights_of(run).parent
         verify(run / "vocabulary")
-        state = read_state(folders[-1])
+        state = read_state(folder)
         settings = Settings(**state["identity"]["settings"])
         tokenizer = Tokenizer.from_file(str(run / "vocabulary" / "tokenizer.json"))
+        torch.manual_seed(settings.seed)
         model = new_model(settings, tokenizer.get_vocab_size())
-        load_weights(folders[-1], model)
+        if not random_weights:
+            load_weights(folder, model)
     save_vocabulary(tokenizer, out, positions=settings.positions)
     write_model(model, out)
     sums = "".join(f"{hash_file(out / name)}  {name}\n" for name in MODEL_FILES)  # for `sha256sum --check`

@@ -24,6 +24,10 @@ class Settings:
     ffn: int = 1024
     heads: int = 4
     positions: int = 128  # longest input of the finished model
+    repeat: float = (
+        0.0  # share of rows in which each sentence stands twice, the second time with words missing
+    )
+    start: str = ""  # a finished or stopped run whose vocabulary and newest weights this one goes on from
     window: int = 4  # reach of the co-occurrence counts that start the word embeddings; 0: random start
     embedding_std: float = 0.02  # scale of the started word embeddings
     precision: str = "fp32"  # "bf16": autocast with fp32 master weights
@@ -39,6 +43,7 @@ def check_settings(settings: Settings) -> None:
         "learning_rate": not 0 < settings.learning_rate < 1,
         "decay_share": not 0 <= settings.decay_share <= 1,
         "mask_rate": not 0 < settings.mask_rate < 1,
+        "repeat": not 0 <= settings.repeat <= 1,
         "dropout": not 0 <= settings.dropout < 1,
         "norm": settings.norm not in ("post", "pre"),
         "heads": settings.heads < 1 or settings.width % settings.heads != 0,

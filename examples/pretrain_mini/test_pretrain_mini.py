@@ -20,7 +20,7 @@ from transenc.errors import ConfigError, DataError
 
 from . import train
 from .__main__ import main
-from .corpus import RowOrder, TokenStream, read_sentences, seeded, segments, split_sentences
+from .corpus import RowOrder, TokenStream, read_sentences, repeat_sentences, seeded, segments, split_sentences
 from .masking import mask_rows
 from .settings import Settings
 from .train import fit, rate_at
@@ -225,6 +225,64 @@ def test_the_command_trains_and_packs(tmp_path, corpus_file, capsys):
     first = pieces.index("[SEP]") + 1
     assert pieces[:2] == ["[CLS]", "the"] and pieces[first] == "the" and pieces[-1] == "[SEP]"
     assert pair["token_type_ids"] == [0] * first + [1] * (len(pieces) - first)
+
+
+def test_judging_tells_a_trained_model_from_random_weights(tmp_path, corpus_file, capsys):
+    run = tmp_path / "run"
+    command = ["train", str(corpus_file), "--run", str(run), "--steps", "40", *TINY_OPTIONS]
+    assert main([*command, "--learning-rate", "1e-2"]) == 0
+    found = {}
+    for name, more in (("trained", []), ("random", ["--random-weights"])):
+        out = tmp_path / name
+        assert main(["pack", "--run", str(run), "--out", str(out), *more]) == 0
+        capsys.readouterr()
+        assert main(["judge", str(out), "--corpus", str(corpus_file)]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert len(lines) == 11 and all(len(line["answers"]) == 5 for line in lines[1:])
+        found[name] = lines[0]
+    assert found["trained"]["unigram"] == found["random"]["unigram"]
+    assert found["trained"]["held_out"] < found["random"]["held_out"] - 0.5
+
+
+def test_repeated_sentences_lose_words_and_rows_keep_their_length():
+    sep = 3
+    row = [2, *range(10, 20), sep, *range(20, 26), sep, *range(30, 43)]  # [CLS], two sentences, a cut one
+    rows = np.asarray([row] * 400, dtype=np.int32)
+    once = repeat_sentences(rows, 0.0, sep, np.random.default_rng(0))
+    assert (once == rows).all()
+    twice = repeat_sentences(rows, 0.5, sep, np.random.default_rng(0))
+    changed = [found.tolist() for found in twice if (found != row).any()]
+    assert twice.shape == rows.shape and 150 < len(changed) < 250
+    lost = 0
+    for found in changed:
+        assert found[:12] == row[:12]
+        copy = found[12 : found.index(sep, 12)]
+        assert set(copy) <= set(range(10, 20)) and copy == sorted(copy)
+        lost += 10 - len(copy)
+        rest = found[13 + len(copy) :]
+        assert rest[:7] == row[12:19]
+    assert lost / len(changed) == pytest.approx(2.5, abs=0.4)
+
+
+def test_a_run_goes_on_from_another_with_other_settings(tmp_path, corpus_file, capsys):
+    one, two = tmp_path / "one", tmp_path / "two"
+    command = ["train", str(corpus_file), *TINY_OPTIONS, "--steps", "40", "--run"]
+    assert main([*command, str(one), "--until", "10"]) == 0
+    capsys.readouterr()
+    more = ["--start", str(one), "--repeat", "0.5", "--seed", "1", "--evaluate-every", "1"]
+    assert main([*command, str(two), *more, "--until", "1"]) == 0
+    first = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert (two / "vocabulary" / "tokenizer.json").read_bytes() == (
+        one / "vocabulary" / "tokenizer.json"
+    ).read_bytes()
+    assert main([*command, str(two), *more, "--until", "2"]) == 0  # resumes itself
+    assert main([*command, str(one), "--until", "11", "--evaluate-every", "1"]) == 0
+    same = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert first["held_out"] == pytest.approx(same["held_out"], abs=0.15)  # it went on, not anew
+    code, error = refused(capsys, *command, two, *more)  # the start has moved on
+    assert code == 2 and "start is" in error
+    code, error = refused(capsys, *command, tmp_path / "three", "--start", tmp_path)
+    assert code == 2 and "holds no checkpoint" in error
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str]:

@@ -4,9 +4,10 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from transformers import PreTrainedModel
 
 from transenc.errors import ConfigError, DataError
 from transenc.interrupt import stop_on_signals
-from transenc.store import Store, fingerprint
+from transenc.store import Store, fingerprint, hash_file, verify
 
 from .checkpoints import (
     PLAN,
+    STAGE,
     Identity,
     checkpoints_of,
     load_moments,
@@ -28,7 +30,7 @@ from .checkpoints import (
     read_state,
     save_checkpoint,
 )
-from .corpus import RowOrder, TokenStream, read_sentences, seeded, segments, split_sentences
+from .corpus import RowOrder, TokenStream, read_sentences, repeat_sentences, seeded, segments, split_sentences
 from .masking import mask_rows
 from .model import build_model, masked_loss, start_from_counts, unigram_log_probabilities
 from .settings import Settings, check_settings
@@ -60,19 +62,24 @@ def pretrain(
     *,
     vocabulary_size: int = 8192,
     device: str = "cpu",
+    until: int | None = None,
     checkpoint_seconds: float = 300.0,
     evaluate_every: int = 500,
     on_log: Callable[[dict[str, float]], None] | None = None,
 ) -> PreTrainedModel:
     """Read the corpus, make the vocabulary once, and train in the run directory that this process locks.
 
-    Ctrl-C and SIGTERM end it after the next checkpoint by raising Interrupted.
+    until: stop with a checkpoint at this step, before the planned end. Ctrl-C and SIGTERM end it after the next
+    checkpoint by raising Interrupted.
     """
     check_settings(settings)
     store = Store(run)
     with store.lock(), stop_on_signals() as flag:
         sentences, held_out = split_sentences(read_sentences(files))
-        tokenizer = vocabulary_of(store, sentences, vocabulary_size)
+        start = Path(settings.start) if settings.start else None
+        if start:
+            settings = replace(settings, start=hash_file(weights_of(start)))
+        tokenizer = vocabulary_of(store, sentences, vocabulary_size, start)
         streams = [TokenStream.encode(part, tokenizer) for part in (sentences, held_out)]
         del sentences, held_out  # the ids are all that is needed now
         model = fit(
@@ -80,7 +87,9 @@ def pretrain(
             tokenizer,
             settings,
             run,
+            start=start,
             device=device,
+            until=until,
             checkpoint_seconds=checkpoint_seconds,
             evaluate_every=evaluate_every,
             stopping=lambda: flag.requested,
@@ -90,12 +99,25 @@ def pretrain(
         return model
 
 
-def vocabulary_of(store: Store, sentences: list[str], size: int) -> Tokenizer:
-    """Return the vocabulary of a run, trained on its first start and kept as a finished stage."""
+def weights_of(run: Path) -> Path:
+    """Return the weights of a run's newest checkpoint, verified."""
+    folders = sorted((run / "checkpoints" / STAGE).glob("step-*"))
+    if not folders:
+        raise ConfigError(f"{run} holds no checkpoint. Run `python -m examples.pretrain_mini train` first.")
+    verify(folders[-1])
+    return folders[-1] / "weights.safetensors"
+
+
+def vocabulary_of(store: Store, sentences: list[str], size: int, start: Path | None = None) -> Tokenizer:
+    """Return the vocabulary of a run, trained on its first start, or taken from `start`, and kept as a stage."""
     identity = fingerprint({"size": size, "sentences": digest("\n".join(sentences).encode())})
     if not store.finished("vocabulary", identity):
         with store.stage("vocabulary", identity) as folder:
-            train_vocabulary(sentences, size).save(str(folder / "tokenizer.json"))
+            if start:
+                verify(start / "vocabulary")
+                shutil.copyfile(start / "vocabulary" / "tokenizer.json", folder / "tokenizer.json")
+            else:
+                train_vocabulary(sentences, size).save(str(folder / "tokenizer.json"))
     return Tokenizer.from_file(str(store.path("vocabulary") / "tokenizer.json"))
 
 
@@ -106,7 +128,9 @@ def fit(
     settings: Settings,
     run: Path,
     *,
+    start: Path | None = None,
     device: str = "cpu",
+    until: int | None = None,
     checkpoint_seconds: float = 300.0,
     evaluate_every: int = 500,
     stopping: Callable[[], bool] = lambda: False,
@@ -125,7 +149,9 @@ def fit(
     identity = Identity(asdict(settings), digest(tokenizer.to_str().encode()), digest(training.ids.tobytes()))
     checkpoints = checkpoints_of(run, identity)
     folder = newest_checkpoint(checkpoints, identity)
-    if folder is None and settings.window:
+    if folder is None and start:
+        load_weights(weights_of(start).parent, model)
+    elif folder is None and settings.window:
         start_from_counts(
             model, training, window=settings.window, seed=settings.seed, std=settings.embedding_std
         )
@@ -151,9 +177,11 @@ def fit(
             if settings.dropout:
                 # Reseeded each step, so that resuming meets the same dropout masks.
                 torch.manual_seed(int(seeded(settings.seed, "dropout", step).integers(2**62)))
-            batch = prepare(
-                order.at(step), seeded(settings.seed, "mask", step), settings.mask_rate, tokenizer, device
-            )
+            rows = order.at(step)
+            if settings.repeat:
+                rng = seeded(settings.seed, "repeat", step)
+                rows = repeat_sentences(rows, settings.repeat, training.sep_id, rng)
+            batch = prepare(rows, seeded(settings.seed, "mask", step), settings.mask_rate, tokenizer, device)
             with torch.autocast(
                 torch.device(device).type, torch.bfloat16, enabled=settings.precision == "bf16"
             ):
@@ -183,7 +211,7 @@ def fit(
                 journal.flush()
                 if on_log:
                     on_log(line)
-            stop = stopping()
+            stop = stopping() or done == until
             if stop or done == settings.steps or time.perf_counter() - last_saved >= checkpoint_seconds:
                 state = {
                     "identity": asdict(identity),

@@ -51,6 +51,7 @@ def cycle(
     from transenc import config as settings_module
     from transenc import registry, tasks
     from transenc.errors import ConfigError
+    from transenc.models.intake import own_settings
 
     flags: dict[str, Any] = {
         "plm": plm or None,
@@ -78,6 +79,7 @@ def cycle(
     name = user.get("task")
     metric = tasks.get(str(name)).metric if name else None
     layers = settings_module.recipe_layers(str(user.get("recipe", "self")), task=name, metric=metric)
+    layers.append(own_settings(user["plm"] if isinstance(user["plm"], list) else [str(user["plm"])]))
     settings = settings_module.build(settings_module.merge(*layers, user))
 
     from transenc.cli.console import log_to_stderr

@@ -14,7 +14,9 @@ def prime(
     plm: Annotated[str, typer.Option(help="Start: a hub name, a directory or an embedded name.")],
     corpus: Annotated[list[Path], typer.Option(help="File of sentences; repeat for several.")],
     out: Annotated[Path, typer.Option(help="Directory for the bi-encoder; must not exist.")],
-    method: Annotated[str, typer.Option(help="simcse or mirror.")] = "simcse",
+    method: Annotated[
+        str, typer.Option(help="simcse, esimcse, mirror, mirror-drophead or whitening.")
+    ] = "simcse",
     pooling: Annotated[str, typer.Option(help="cls, mean, or auto: the start's own, else cls.")] = "auto",
     set_: options.Set = None,
     skip_bad: options.SkipBad = None,
@@ -23,18 +25,31 @@ def prime(
     precision: options.Precision = "auto",
     offline: options.Offline = False,
 ) -> None:
-    """Prime a bi-encoder: two dropout views of a sentence are pulled together, other sentences pushed away."""
+    """Prime a bi-encoder: two views of each sentence are pulled together, other sentences pushed away."""
     from transenc import config
     from transenc.cli.console import Reporter, log_to_stderr
     from transenc.cli.console import out as show
     from transenc.errors import ConfigError
     from transenc.interrupt import stop_on_signals
+    from transenc.models.intake import own_settings
     from transenc.readers import SkipBad, read_sentences
+    from transenc.registry import did_you_mean
 
-    if method not in ("simcse", "mirror"):
-        raise ConfigError(f"No priming method '{method}'. There are: simcse, mirror.")
+    if method is not None and method not in config.METHODS:
+        raise ConfigError(
+            f"No priming method '{method}'.{did_you_mean(method, list(config.METHODS))} "
+            f"There are: {', '.join(config.METHODS)}."
+        )
     values = config.merge(
-        {"plm": [plm], "prime": {"method": method}, "pooling": pooling, "seed": seed, "precision": precision},
+        {
+            "plm": [plm],
+            "prime": {"method": "simcse"},
+            "pooling": pooling,
+            "seed": seed,
+            "precision": precision,
+        },
+        {"prime": own_settings([plm]).get("prime", {})},
+        {"prime": {"method": method}} if method else {},
         config.from_assignments(options.setting_list(set_)),
     )
     settings = config.build(values)
@@ -48,7 +63,6 @@ def prime(
             fitted = prime_to(
                 settings, sentences, out, device=device, offline=offline, stop=stop, report=reporter.progress
             )
-    show(
-        f"{out}: primed on {len(sentences):,} sentences ({method}), last mean loss {fitted.losses[-1][1]:.4f}"
-    )
+    how, loss = settings.prime.method, fitted.losses[-1][1]
+    show(f"{out}: primed on {len(sentences):,} sentences ({how}), last mean loss {loss:.4f}")
     show(f"Next: transenc evaluate demo --model {out}")

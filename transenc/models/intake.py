@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,21 @@ def embedded(name: str) -> Plm:
         str(facts.get("card", "")),
         facts["sha256"],
     )
+
+
+def own_settings(names: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that the package of an embedded start carries for it: `settings` of its facts.
+
+    They stand over a recipe's and under the user's, because published rates are for models of 110M parameters and
+    more. Several starts are trained under one set of settings, so theirs count only when all are equal.
+    """
+    carried = [
+        registry.load(registry.PLMS, name)().get("settings", {})
+        if name in registry.names(registry.PLMS) and not Path(name).expanduser().is_dir()
+        else {}
+        for name in names
+    ]
+    return carried[0] if carried and all(c == carried[0] for c in carried) else {}
 
 
 def describe(name: str, path: Path) -> Plm:

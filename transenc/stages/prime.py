@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,18 +14,18 @@ from torch import Tensor, nn
 from transenc.config import PrimeSettings
 from transenc.errors import DataError
 from transenc.models.bi import BiEncoder
-from transenc.objectives import info_nce, nt_xent
+from transenc.models.tokens import Tokens
+from transenc.objectives import cosine_matrix_mse, info_nce, nt_xent
 from transenc.pairs import Index
 from transenc.seeds import derive
+from transenc.stages.views import delete_tokens, drop_heads, mask_spans, repeat_tokens, set_dropout
 from transenc.training import Fit, Fitted, fit
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_MASKED = 30  # characters; shorter sentences are left whole (Mirror-BERT, data_loader.py)
-
 
 def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSettings, run: Fit) -> Fitted:
-    """Train `encoder` in place on distinct sentences with SimCSE or Mirror-BERT."""
+    """Train `encoder` in place on distinct sentences: a view of each against a second one and against the others."""
     chosen = choose(sentences, settings.max_sentences, derive(run.seed, run.stage, "sentences"))
     if len(chosen) < 2:
         raise DataError(f"{run.stage}: priming needs at least 2 different sentences, not {len(chosen)}.")
@@ -39,18 +38,68 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
         set_dropout(encoder.module, settings.dropout)
     module = nn.ModuleDict({"encoder": encoder.module, "head": head.to(run.compute.device)})
     tokens = encoder.transformer.tokens(chosen)
-    loss = nt_xent if settings.method == "mirror" else info_nce
+    loss = nt_xent if settings.method.startswith("mirror") else info_nce
+
+    whitened = whitened_embeddings(encoder.module, tokens) if settings.method == "whitening" else None
+    special = encoder.transformer.tokenizer.all_special_ids
+    everything = np.arange(settings.batch_size)
 
     def loss_of(index: Index) -> Tensor:
+        own, at, other, other_at = tokens, index, tokens, index
         if settings.span_mask:
-            masked = mask_spans([chosen[i] for i in index], encoder.transformer.tokenizer, settings)
-            first = encoder.vectors(tokens, index)
-            second = encoder.vectors(encoder.transformer.tokens(masked), np.arange(len(index)))
+            masked = mask_spans(
+                [chosen[i] for i in index],
+                encoder.transformer.tokenizer,
+                settings.span_mask,
+                settings.span_unit,
+            )
+            other, other_at = encoder.transformer.tokens(masked), everything[: len(index)]
+        if settings.repeat:
+            other = repeat_tokens(other, other_at, settings.repeat, special)
+            other_at = everything[: len(index)]
+        if settings.delete:
+            own = delete_tokens(own, at, settings.delete, special)
+            other = delete_tokens(other, other_at, settings.delete, special)
+            at = other_at = everything[: len(index)]
+        if own is other:  # only dropout tells the views apart: one pass for both
+            first, second = encoder.vectors(own, np.concatenate([at, other_at])).chunk(2)
         else:
-            first, second = encoder.vectors(tokens, np.concatenate([index, index])).chunk(2)
+            first, second = encoder.vectors(own, at), encoder.vectors(other, other_at)
+        if whitened is not None:
+            return cosine_matrix_mse(
+                head(first),
+                head(second),
+                mean_tokens(whitened, own, at),
+                mean_tokens(whitened, other, other_at),
+            )
         return loss(head(first), head(second), settings.temperature)
 
-    return fit(module, len(chosen), loss_of, run)
+    with drop_heads(encoder.module, settings.drop_heads):
+        return fit(module, len(chosen), loss_of, run)
+
+
+def whitened_embeddings(module: nn.Module, tokens: Tokens) -> Tensor:
+    """Return the (vocabulary, dim) word embeddings, moved and scaled so that mean vectors of sentences are white.
+
+    Whitening takes away the directions that all sentences share, after which plain means of word embeddings rank
+    similarity far better (Su et al. 2021, "Whitening Sentence Representations"). Directions with under 1e-6 of the
+    largest variance are left out.
+    """
+    table: Tensor = module.get_input_embeddings().weight.detach().float()  # type: ignore[operator]
+    means = mean_tokens(table, tokens, np.arange(len(tokens)))
+    centre = means.mean(0)
+    variances, directions = torch.linalg.eigh(torch.cov((means - centre).T.double()))
+    kept = variances > variances[-1] * 1e-6
+    scale = (directions[:, kept] / variances[kept].sqrt()).float()
+    return (table - centre) @ scale
+
+
+def mean_tokens(table: Tensor, tokens: Tokens, index: Index) -> Tensor:
+    """Return (len(index), dim) means of the rows of `table` over each sequence between its first and last token."""
+    spans = [(tokens.offsets[i] + 1, max(tokens.offsets[i + 1] - 1, tokens.offsets[i] + 2)) for i in index]
+    flat = torch.from_numpy(np.concatenate([tokens.ids[a:b] for a, b in spans]).astype(np.int64))
+    starts = torch.from_numpy(np.cumsum([0] + [b - a for a, b in spans[:-1]]))
+    return nn.functional.embedding_bag(flat.to(table.device), table, starts.to(table.device), mode="mean")
 
 
 def choose(sentences: Sequence[str], most: int, seed: int) -> list[str]:
@@ -60,45 +109,6 @@ def choose(sentences: Sequence[str], most: int, seed: int) -> list[str]:
         return distinct
     kept = np.random.default_rng(seed).choice(len(distinct), most, replace=False)
     return [distinct[i] for i in np.sort(kept)]
-
-
-def set_dropout(module: nn.Module, p: float) -> None:
-    """Set every dropout of a model, also the attention's, to `p`."""
-    config: Any = module.config
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
-        if hasattr(config, name):
-            setattr(config, name, p)
-    for part in module.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = p
-        elif isinstance(getattr(part, "dropout_prob", None), float):
-            part.dropout_prob = p  # type: ignore[assignment]
-        elif isinstance(getattr(part, "attention_dropout", None), float):
-            part.attention_dropout = p  # type: ignore[assignment]
-
-
-def mask_spans(sentences: Sequence[str], tokenizer: Any, settings: PrimeSettings) -> list[str]:
-    """Replace one random span of each sentence by the model's mask token (Mirror-BERT, section 2).
-
-    By character as published, in sentences of 30 or more; by token it is words' pieces that are replaced.
-    Positions come from torch's generator, which `fit` seeds at every step. Unlike the reference, the span
-    that was drawn is replaced, not its first look-alike.
-    """
-    mask = f" {tokenizer.mask_token or '[MASK]'} "
-    masked = []
-    for sentence in sentences:
-        if settings.span_unit == "char":
-            spans = [(i, i + 1) for i in range(len(sentence))] if len(sentence) >= SHORTEST_MASKED else []
-        else:
-            encoding = tokenizer.backend_tokenizer.encode(sentence, add_special_tokens=False)
-            spans = [(int(a), int(b)) for a, b in encoding.offsets]
-        if len(spans) <= settings.span_mask:
-            masked.append(sentence)
-            continue
-        start = int(torch.randint(len(spans) - settings.span_mask + 1, ()))
-        first, last = spans[start][0], spans[start + settings.span_mask - 1][1]
-        masked.append(sentence[:first] + mask + sentence[last:])
-    return masked
 
 
 def read_history(path: Path) -> Fitted:

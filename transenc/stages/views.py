@@ -1,0 +1,144 @@
+"""The two views of a sentence that priming compares: spans masked, tokens repeated or left out, heads off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from transenc.errors import ConfigError
+from transenc.models.tokens import Tokens
+from transenc.pairs import Index
+
+SHORTEST_MASKED = 30  # characters; shorter sentences are left whole (Mirror-BERT, data_loader.py)
+
+# The linear layer behind the attention heads, by architecture: its input is the heads' outputs end to end.
+HEADS_MEET = (
+    "attention.output.dense",  # BERT, RoBERTa, ELECTRA, DeBERTa
+    "attention.out_lin",  # DistilBERT
+    "attention.attn.o",  # MPNet
+    "attention.dense",  # ALBERT
+    "attn.Wo",  # ModernBERT
+)
+
+
+def mask_spans(sentences: Sequence[str], tokenizer: Any, span: int, unit: str) -> list[str]:
+    """Replace one random span of each sentence by the model's mask token (Mirror-BERT, section 2).
+
+    By character as published, in sentences of 30 or more; by token it is words' pieces that are replaced.
+    Positions come from torch's generator, which `fit` seeds at every step. Unlike the reference, the span
+    that was drawn is replaced, not its first look-alike.
+    """
+    mask = f" {tokenizer.mask_token or '[MASK]'} "
+    masked = []
+    for sentence in sentences:
+        if unit == "char":
+            spans = [(i, i + 1) for i in range(len(sentence))] if len(sentence) >= SHORTEST_MASKED else []
+        else:
+            encoding = tokenizer.backend_tokenizer.encode(sentence, add_special_tokens=False)
+            spans = [(int(a), int(b)) for a, b in encoding.offsets]
+        if len(spans) <= span:
+            masked.append(sentence)
+            continue
+        start = int(torch.randint(len(spans) - span + 1, ()))
+        first, last = spans[start][0], spans[start + span - 1][1]
+        masked.append(sentence[:first] + mask + sentence[last:])
+    return masked
+
+
+def repeat_tokens(tokens: Tokens, index: Index, rate: float, special: Sequence[int]) -> Tokens:
+    """Repeat random tokens of the sequences at `index` (ESimCSE, section 3.1: length stops giving pairs away).
+
+    Of n tokens, up to max(2, rate * n), a number drawn anew for each sequence, stand twice. Special tokens never
+    do.
+    """
+
+    def counts(plain: Index) -> Index:
+        most = min(len(plain), max(2, int(rate * len(plain))))
+        chosen = torch.randperm(len(plain))[: int(torch.randint(most + 1, ()))].numpy()
+        return 1 + np.bincount(chosen, minlength=len(plain))
+
+    return _resized(tokens, index, special, counts)
+
+
+def delete_tokens(tokens: Tokens, index: Index, rate: float, special: Sequence[int]) -> Tokens:
+    """Leave random tokens of the sequences at `index` out, in each a share drawn between 0 and `rate`.
+
+    At least one token of each stays, and every special one. Word deletion, as compared in SimCSE, table 1.
+    """
+
+    def counts(plain: Index) -> Index:
+        kept = (torch.rand(len(plain)) >= rate * torch.rand(())).numpy()
+        if len(plain) and not kept.any():
+            kept[int(torch.randint(len(plain), ()))] = True
+        return kept.astype(np.int64)
+
+    return _resized(tokens, index, special, counts)
+
+
+def _resized(tokens: Tokens, index: Index, special: Sequence[int], counts: Any) -> Tokens:
+    ids, types, lengths = [], [], []
+    for i in index:
+        row = slice(tokens.offsets[i], tokens.offsets[i + 1])
+        times = np.ones(row.stop - row.start, np.int64)
+        plain = np.flatnonzero(~np.isin(tokens.ids[row], special))
+        times[plain] = counts(plain)
+        ids.append(np.repeat(tokens.ids[row], times))
+        types.append(np.repeat(tokens.types[row], times))
+        lengths.append(int(times.sum()))
+    return Tokens(np.concatenate(ids), np.concatenate(types), np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def set_dropout(module: nn.Module, p: float) -> None:
+    """Set every dropout of a model, also the attention's, to `p`."""
+    config: Any = module.config
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+        if hasattr(config, name):
+            setattr(config, name, p)
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = p
+        elif isinstance(getattr(part, "dropout_prob", None), float):
+            part.dropout_prob = p  # type: ignore[assignment]
+        elif isinstance(getattr(part, "attention_dropout", None), float):
+            part.attention_dropout = p  # type: ignore[assignment]
+
+
+@contextmanager
+def drop_heads(module: nn.Module, p: float) -> Iterator[None]:
+    """Switch whole attention heads off with probability `p` a sequence while training (DropHead, Zhou et al. 2020).
+
+    What is left is scaled by 1 / (1 - p). Raises ConfigError for an architecture whose heads cannot be found.
+    """
+    if p == 0:
+        yield
+        return
+    heads = int(module.config.num_attention_heads)  # type: ignore[union-attr, arg-type]
+
+    def before(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if not layer.training:
+            return inputs
+        states = inputs[0]  # (batch, sequence, heads * size)
+        keep = (torch.rand(states.shape[0], 1, heads, 1, device=states.device) >= p).to(states.dtype) / (
+            1 - p
+        )
+        return ((states.unflatten(-1, (heads, -1)) * keep).flatten(-2), *inputs[1:])
+
+    found = [
+        m for name, m in module.named_modules() if name.endswith(HEADS_MEET) and isinstance(m, nn.Linear)
+    ]
+    if not found:
+        kind = module.config.model_type  # type: ignore[union-attr]
+        raise ConfigError(
+            f"prime.drop_heads: the attention heads of a '{kind}' model are not known. Set it to 0."
+        )
+    hooks = [layer.register_forward_pre_hook(before) for layer in found]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
