@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.quality import objectives
+from benchmarks.quality import objectives, priming
 
 SMALL = ["--task", "demo", "--max-pairs", "30", "--seeds", "1,2", "--teacher", "primed", "--set"]
 SMALL += ["distill.bi.epochs=1", "--set", "prime.max_sentences=20"]
@@ -53,3 +53,21 @@ def test_every_variant_has_settings_that_exist() -> None:
         for assignments in family.values():
             options = objectives.parse(["--plm", "x", "--work", "w"])
             assert objectives.settings_of(options, assignments, 1).plm == ("x",)
+
+
+def test_priming_methods_are_measured_once_beside_the_raw_start(
+    plm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["--plm", str(plm), "--work", str(tmp_path), "--task", "demo", "--seeds", "1,2"]
+    command += ["--methods", "whitening", "--set", "prime.max_sentences=64"]
+    assert priming.main(command) == 0
+    told = capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / "priming.jsonl").read_text().splitlines()]
+    assert [(r["method"], r["seed"]) for r in rows] == [("raw", 1), ("whitening", 1), ("whitening", 2)]
+    assert rows[0]["average"] != rows[1]["average"] != rows[2]["average"]
+    assert "| whitening | 2 |" in told
+    monkeypatch.setattr(priming, "measure", lambda *given: pytest.fail("measured again"))
+    assert priming.main(command) == 0
+    assert capsys.readouterr().out == told
+    assert priming.main([*command, "--methods", "simcs"]) == 2
+    assert "No priming method 'simcs'. There are: simcse," in capsys.readouterr().err

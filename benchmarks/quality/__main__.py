@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.quality import objectives
+from benchmarks.quality import objectives, priming
 
-COMMANDS = {"objectives": objectives.main}
+COMMANDS = {"objectives": objectives.main, "priming": priming.main}
 
 
 def main() -> int:
