@@ -91,7 +91,8 @@ def whitened_embeddings(module: nn.Module, tokens: Tokens) -> Tensor:
     variances, directions = torch.linalg.eigh(torch.cov((means - centre).T.double()))
     kept = variances > variances[-1] * 1e-6
     scale = (directions[:, kept] / variances[kept].sqrt()).float()
-    return (table - centre) @ scale
+    white: Tensor = (table - centre) @ scale
+    return white
 
 
 def mean_tokens(table: Tensor, tokens: Tokens, index: Index) -> Tensor:

@@ -126,7 +126,8 @@ def drop_heads(module: nn.Module, p: float) -> Iterator[None]:
         keep = (torch.rand(states.shape[0], 1, heads, 1, device=states.device) >= p).to(states.dtype) / (
             1 - p
         )
-        return ((states.unflatten(-1, (heads, -1)) * keep).flatten(-2), *inputs[1:])
+        apart = states.view(*states.shape[:-1], heads, -1)
+        return ((apart * keep).flatten(-2), *inputs[1:])
 
     found = [
         m for name, m in module.named_modules() if name.endswith(HEADS_MEET) and isinstance(m, nn.Linear)
