@@ -25,13 +25,16 @@ def family_of(path: Path) -> str:
 def load_scorer(name: str, *, device: str = "auto", precision: str = "auto", offline: bool = False) -> Scorer:
     """Load a scorer by directory, hub name, exported engine or embedded name.
 
-    precision: "auto", "fp32" or "bf16"; an engine has its own. An engine is loaded without importing torch.
+    precision: "auto", "fp32" or "bf16"; of an engine, which of its graphs ("fp32", "int8", ...; `DIR:int8` says
+    the same and goes first). An engine is loaded without importing torch.
     """
-    path = Path(name)
+    path, graph = Path(name), precision
+    if ":" in name and not path.exists():
+        path, graph = Path(name.rpartition(":")[0]), name.rpartition(":")[2]
     if (path / ENGINE).is_file():
         from transenc.export.engine import load_engine
 
-        return load_engine(path, device=device)
+        return load_engine(path, device=device, precision=graph)
     from transenc.models.intake import resolve
 
     plm = resolve(name, offline=offline)
