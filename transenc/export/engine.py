@@ -171,7 +171,7 @@ def load_engine(
         from transenc.export import tensorrt
 
         built = tensorrt.open_built(path, facts.sha256, facts.inputs, number or "0", precision)
-        name = file = built.graph
+        name, file = built.graph, built.file
         providers, budget, rows = [built.provider], built.profile.tokens, built.profile.largest[0]
     else:
         name = choose(path, facts, precision)

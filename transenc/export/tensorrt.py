@@ -184,6 +184,7 @@ class Built:
     """A verified TensorRT engine: the graph it stands for, the provider that loads it, its shapes."""
 
     graph: str
+    file: str
     provider: tuple[str, Any]
     profile: Profile
 
@@ -217,7 +218,8 @@ def open_built(
             f"{folder} was built for {_name(found.machine)}; here is {_name(here)}. "
             f"Build it again: transenc export tensorrt --model {path} --out {path}"
         )
-    return Built(found.graph, provider(folder, wanted, found.profile, inputs, number), found.profile)
+    name = "int8" if found.graph == QDQ else "fp32"
+    return Built(name, found.graph, provider(folder, wanted, found.profile, inputs, number), found.profile)
 
 
 def _name(machine: Machine) -> str:
