@@ -157,6 +157,17 @@ def test_a_graph_is_chosen_by_name_and_an_exact_one_without(made: Made) -> None:
         load_scorer(str(out), precision="bf16")
 
 
+def test_a_model_is_not_asked_for_the_precision_of_an_engine(plms: Callable[[str], Path]) -> None:
+    with pytest.raises(ConfigError, match="computes in auto, fp32, bf16, not in 'int8'"):
+        load_scorer(str(plms("bert")), precision="int8")
+
+
+def test_what_runs_an_engine_is_said(made: Made, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="transenc"):
+        load_scorer(f"{made[1]}:int8")
+    assert caplog.messages == [f"{made[1]}: int8 on CPUExecutionProvider"]
+
+
 def test_only_the_graph_that_is_loaded_is_read(made: Made, tmp_path: Path) -> None:
     import shutil
 
@@ -170,7 +181,9 @@ def test_only_the_graph_that_is_loaded_is_read(made: Made, tmp_path: Path) -> No
 
 # Fusing
 
-FUSIBLE = {"bert": 2, "roberta": 2, "distilbert": 2, "electra": 2, "mpnet": 0, "modernbert": 0}
+FUSIBLE = {
+    "bert": 2, "roberta": 2, "distilbert": 2, "electra": 2, "mpnet": 2, "modernbert": 2, "albert": 2, "deberta-v2": 0
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("arch", FUSIBLE)

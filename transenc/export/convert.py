@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transenc.export.attention import AttentionFusion
 from transenc.export.trace import save_graph, too_large
 
 ATTENTION = ("Attention", "MultiHeadAttention", "QAttention")
@@ -34,14 +35,20 @@ def fuse(source: Path, target: Path, config: Any) -> dict[str, int]:
         options = FusionOptions("bert")
         # Embeddings are a fraction of a percent of the time, and their fusion fixes the types of the inputs.
         options.enable_embed_layer_norm = False
-        model = optimize_model(
+        heads = int(config.num_attention_heads)
+        optimizer = optimize_model(
             str(source),
             "bert",
-            num_heads=int(config.num_attention_heads),
+            num_heads=heads,
             hidden_size=int(config.hidden_size),
             optimization_options=options,
             opt_level=0,
-        ).model
+        )
+        model = optimizer.model
+        if AttentionFusion(model, heads).run():
+            optimizer.prune_graph()
+            optimizer.topological_sort()
+    _keep_signature(model, source)
     save_graph(model, target)
     counts = Counter(node.op_type for node in model.graph.node)
     return {name: counts[name] for name in FUSED if counts[name]}
@@ -59,6 +66,16 @@ def to_fp16(source: Path, target: Path) -> None:
 
         model = convert_float_to_float16(onnx.load(str(source)), keep_io_types=True)
     save_graph(model, target)
+
+
+def _keep_signature(model: Any, source: Path) -> None:
+    """Declare the inputs and outputs of the source again: an input that is not used gets lost on the way."""
+    import onnx
+
+    graph = onnx.load(str(source), load_external_data=False).graph
+    del model.graph.input[:], model.graph.output[:]
+    model.graph.input.extend(graph.input)
+    model.graph.output.extend(graph.output)
 
 
 @dataclass(frozen=True)
@@ -122,6 +139,7 @@ def to_int8(source: Path, target: Path, choice: Choice, layers: int) -> int:
     target.unlink()
     target.with_name(f"{target.name}.data").unlink(missing_ok=True)
     del made.metadata_props[:]
+    _keep_signature(made, source)
     save_graph(made, target)
     return sum(node.op_type in QUANTIZED for node in made.graph.node)
 

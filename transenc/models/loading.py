@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from transenc import registry
 from transenc.errors import ConfigError
 from transenc.scorer import Scorer
 
+logger = logging.getLogger(__name__)
+
 ENGINE = "engine.json"
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def family_of(path: Path) -> str:
@@ -34,7 +38,14 @@ def load_scorer(name: str, *, device: str = "auto", precision: str = "auto", off
     if (path / ENGINE).is_file():
         from transenc.export.engine import load_engine
 
-        return load_engine(path, device=device, precision=graph)
+        engine = load_engine(path, device=device, precision=graph)
+        logger.info("%s: %s on %s", path, engine.graph, engine.provider)
+        return engine
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"The model {name} computes in {', '.join(PRECISIONS)}, not in '{precision}'. "
+            "Other precisions are engines': transenc export onnx"
+        )
     from transenc.models.intake import resolve
 
     plm = resolve(name, offline=offline)
