@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Export models as engines, checked against the model.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option(help="Directory for the engine (or for bi/ and cross/ of a run).")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory for the engine (or for bi/ and cross/ of a run; default: export/ in the run)."
+    ),
+]
 Model = Annotated[str | None, typer.Option(help="Directory, hub name or minilm.")]
 Run = Annotated[Path | None, typer.Option(help="Run whose best models are exported; default: the newest.")]
 PairsFile = Annotated[
@@ -38,7 +43,7 @@ def export() -> None:
 
 @app.command("onnx")
 def onnx(
-    out: Out,
+    out: Out = None,
     model: Model = None,
     run: Run = None,
     precision: Annotated[str, typer.Option(help="Of fp32, fp16, int8: one, or several by commas.")] = "fp32",
@@ -67,7 +72,7 @@ def onnx(
 
     log_to_stderr()
     sample, gold = _pairs(pairs)
-    jobs = _jobs(model, run, out)
+    jobs = _jobs(model, run, out, "export")
     with stop_on_signals() as stop:
         for name, target in jobs:
             scorer = load_scorer(name, device="cpu", precision="fp32", offline=offline)
@@ -104,7 +109,7 @@ def onnx(
 
 @app.command("tensorrt")
 def tensorrt(
-    out: Out,
+    out: Out = None,
     model: Annotated[str | None, typer.Option(help="ONNX engine, directory, hub name or minilm.")] = None,
     run: Run = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8.")] = "fp16",
@@ -132,7 +137,7 @@ def tensorrt(
         raise ConfigError(f"--device is tensorrt or tensorrt:1, not '{device}'.")
     machine = find_machine(number or "0")  # before any work
     sample, gold = _pairs(pairs)
-    for name, target in _jobs(model, run, out):
+    for name, target in _jobs(model, run, out, "export-tensorrt"):
         with tempfile.TemporaryDirectory() as scratch:
             source = Path(name)
             if not (source / "engine.json").is_file():
@@ -165,8 +170,8 @@ def _export_plain(name: str, out: Path, pairs: Pairs, gold: Pairs, max_drop: flo
     export_onnx(scorer, out, pairs=pairs, gold=gold, max_drop=max_drop, source=name)
 
 
-def _jobs(model: str | None, run: Path | None, out: Path) -> list[tuple[str, Path]]:
-    """List what is exported, and where to."""
+def _jobs(model: str | None, run: Path | None, out: Path | None, folder: str) -> list[tuple[str, Path]]:
+    """List what is exported, and where to; `folder` of the run unless `out` is given."""
     from transenc.cli.console import note
     from transenc.errors import ConfigError
     from transenc.runs import models_of
@@ -174,9 +179,12 @@ def _jobs(model: str | None, run: Path | None, out: Path) -> list[tuple[str, Pat
     if model and run:
         raise ConfigError("Give either --model or --run, not both.")
     if model:
+        if out is None:
+            raise ConfigError(f"Give --out DIR, the place for the engine of {model}.")
         return [(model, out)]
     found = models_of(run, say=note)
     root = next(p for p in found[0].parents if p.name == "best")
+    out = root.parent / folder if out is None else out
     return [(str(path), out / path.relative_to(root)) for path in found]
 
 
