@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -356,19 +356,46 @@ def test_a_failed_gate_leaves_the_old_engine(old: Any) -> None:
     assert unchanged(out, before)
 
 
-def test_a_full_disk_leaves_the_old_engine(old: Any) -> None:
+@pytest.mark.parametrize("extra", [-50_000, 5_000])  # the layout does not fit, the graph does not fit
+def test_a_full_disk_is_one_error_and_leaves_the_old_engine(
+    old: Any, tmp_path: Path, extra: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transenc.cli.app import main
+
     scorer, out, before = old
+    model = tmp_path.parent / f"{tmp_path.name}-model"
+    scorer.save(model)
+    monkeypatch.setattr(sys, "argv", ["transenc", "export", "onnx", "--model", str(model), "--out", str(out)])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # bytes a file may have
+    allowed = (model / "model.safetensors").stat().st_size + extra  # bytes a file may have
+    resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, limits[1]))
     try:
-        with pytest.raises(Exception) as caught:  # noqa: PT011  # whichever library meets it first
-            export_onnx(scorer, out, pairs=make_pairs(4))
+        with pytest.raises(SystemExit) as stop:
+            main()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
-    assert isinstance(caught.value, OSError)
-    assert caught.value.errno == errno.EFBIG
+    told = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 4, told
+    assert "File too large" in told[-1]
+    assert unchanged(out, before)
+
+
+def test_a_model_directory_without_weights_is_one_error_and_leaves_the_old_engine(
+    old: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transenc.cli.app import main
+
+    scorer, out, before = old
+    model = tmp_path.parent / f"{tmp_path.name}-model"
+    scorer.save(model)
+    (model / "model.safetensors").unlink()
+    monkeypatch.setattr(sys, "argv", ["transenc", "export", "onnx", "--model", str(model), "--out", str(out)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 3
+    assert capsys.readouterr().err == f"transenc: {model} holds no weights: model.safetensors is missing.\n"
     assert unchanged(out, before)
 
 
