@@ -252,10 +252,12 @@ class _Bench:
 
 def _short(numbers: dict[str, Any]) -> str:
     found = next(iter(numbers.values()))
-    worst = "NaN" if found["worst"] is None else f"{found['worst']:.2g}"
-    ranks = found["ranks"]
-    lost = "" if ranks is None else f", Spearman drop {ranks['drop'] if ranks['drop'] is not None else 'NaN'}"
-    return f"largest difference {worst}{lost}"
+    drop = None if found["ranks"] is None else found["ranks"]["drop"]
+    return f"largest difference {_number(found['worst'])}, Spearman drop {_number(drop)}"
+
+
+def _number(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.2g}"
 
 
 def _check_request(scorer: Any, out: Path, precisions: Sequence[str], opset: int) -> None:
