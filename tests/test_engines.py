@@ -122,7 +122,9 @@ def test_int8_is_smaller_and_multiplies_integers(made: Made) -> None:
     _, out, report = made
     assert report.graphs["int8"].size < 0.7 * report.graphs["fp32"].size
     model = onnx.load(str(out / report.graphs["int8"].file))
-    assert {n.op_type for n in model.graph.node} & set(convert.QUANTIZED)
+    products = [n.name for n in model.graph.node if n.op_type in convert.QUANTIZED]
+    assert len(products) == 8  # of two layers, each: attention, its output, and the two around the GELU
+    assert not any("classifier" in name or "pooler" in name for name in products)
     assert "products" in report.graphs["int8"].what
 
 
@@ -304,7 +306,7 @@ def test_fewer_products_are_quantised_from_way_to_way(made: Made) -> None:
     graph = onnx.load(str(made[1] / "onnx/model_O2.onnx")).graph
     left_out = [len(convert._left_out(graph, choice, 2)) for choice in convert.choices()]
     assert left_out == sorted(left_out)
-    assert left_out[0] == 0
+    assert left_out[0] == (2 if made[0].family == "cross" else 0)  # the head stays in fp32
     assert left_out[-1] > 2
 
 

@@ -152,7 +152,9 @@ def _left_out(graph: Any, choice: Choice, layers: int) -> list[str]:
         for node in graph.node
         if node.op_type == "Attention" or (node.op_type == "MatMul" and node.input[1] in shapes)
     ]
-    names = set()
+    # Products of one row a text are the head of a cross-encoder: no time to gain there, and all of the score to lose.
+    # The quantiser renames them so.
+    names = {f"{node.name}_MatMul" for node in graph.node if node.op_type == "Gemm"}
     if not choice.outputs:  # the one product of a layer that makes many features few
         names |= {
             n.name for n in nodes if n.op_type == "MatMul" and shapes[n.input[1]][0] > shapes[n.input[1]][1]
