@@ -45,14 +45,14 @@ class Latency:
         return dataclasses.asdict(self)
 
 
-def measure(engine: Engine, pairs: Pairs, *, seconds: float = SECONDS) -> Latency:
+def measure(engine: Engine, pairs: Pairs) -> Latency:
     """Time an engine on batches of 1, 8 and 64 of the pairs, taken in turn, and on all of them."""
     timings = []
     for batch in BATCHES:
         index = np.arange(batch)
         engine.score(pairs.take(index % len(pairs)))
         times: list[float] = []
-        while len(times) < RUNS[0] or (sum(times) < seconds and len(times) < RUNS[1]):
+        while len(times) < RUNS[0] or (sum(times) < SECONDS and len(times) < RUNS[1]):
             part = pairs.take((index + len(times) * batch) % len(pairs))
             began = time.perf_counter()
             engine.score(part)
