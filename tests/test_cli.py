@@ -203,6 +203,49 @@ def test_export_and_its_engines_work_wherever_a_scorer_does(place: Path, run: An
     assert shown.code == 0, shown.err
 
 
+def test_export_onnx_alone_exports_the_newest_run_into_it(place: Path, run: Any) -> None:
+    shown = run("export", "onnx")
+    assert shown.code == 0, shown.err
+    assert "newest finished run: runs/tiny-demo" in shown.err
+    assert "runs/tiny-demo/export/bi: bi-encoder of runs/tiny-demo/best/bi" in shown.out
+    assert "max difference" in shown.out
+    for family in ("bi", "cross"):
+        shown = run("evaluate", "demo", "--json", "--model", f"runs/tiny-demo/export/{family}")
+        assert shown.code == 0, shown.err
+        assert f"runs/tiny-demo/export/{family}: fp32 on CPUExecutionProvider" in shown.err
+
+
+def test_a_gate_that_fails_exits_with_its_code_and_prints_its_numbers(
+    place: Path, run: Any, tmp_path: Path
+) -> None:
+    arguments = ["export", "onnx", "--model", "runs/tiny-demo/best/bi", "--out", str(tmp_path / "x")]
+    shown = run(*arguments, "--precision", "fp16", "--atol", "1e-9", "--json")
+    assert shown.code == 8
+    assert "fp16: The engine disagrees with its model (tolerance 1e-09): in 'batches', 324 pairs" in shown.err
+    told = json.loads(shown.out)
+    assert told["failed"]["fp16"]["worst"] > 1e-9
+    assert {check["name"] for check in told["failed"]["fp16"]["checks"]} >= {"batches", "shortest"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_is_evaluated_and_labels_by_its_name(place: Path, run: Any, tmp_path: Path) -> None:
+    out = str(tmp_path / "engine")
+    write_pairs(make_pairs(12, scored=True), tmp_path / "pairs.tsv")
+    shown = run(
+        "export", "onnx", "--model", "runs/tiny-demo/best/bi", "--precision", "fp32,int8", "--max-drop", "0.5",
+        "--pairs", str(tmp_path / "pairs.tsv"), "--out", out, "--json",
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    told = json.loads(shown.out)
+    assert told["graphs"]["int8"]["parity"]["ranks"]["pairs"] == 12
+    shown = run("evaluate", "demo", "--json", "--model", out, "--model", f"{out}:int8")
+    values = [json.loads(line)["value"] for line in shown.out.splitlines()]
+    assert shown.code == 0, shown.err
+    assert values[0] != values[1] == pytest.approx(values[0], abs=0.1)
+    arguments = ["label", "--pairs", str(tmp_path / "pairs.tsv"), "--out", str(tmp_path / "s.tsv")]
+    assert run(*arguments, "--teacher", out, "--precision", "int8").code == 0
+
+
 def test_a_dry_run_prints_the_plan_with_counts_and_writes_nothing(
     run: Any, plm: Path, tmp_path: Path
 ) -> None:
@@ -270,6 +313,9 @@ def test_a_yaml_file_sets_what_flags_can(run: Any, plm: Path, tmp_path: Path) ->
         (["distill", "--pairs", "p.tsv", "--family", "tri", "--start", "PLM", "--out", "x"], 2, "No family"),
         (["prime", "--plm", "PLM", "--corpus", "c.txt", "--out", "x", "--method", "x"], 2, "There are: simcse"),
         (["export", "onnx", "--out", "x"], 2, "No finished run"),
+        (["export", "onnx", "--model", "./nowhere"], 2, "Give --out DIR"),
+        (["export", "onnx", "--model", "x", "--run", "y", "--out", "z"], 2, "either --model or --run"),
+        (["export", "tensorrt", "--model", "x", "--out", "y", "--device", "cuda"], 2, "--device is tensorrt"),
         (["export", "onnx", "--model", "./nowhere", "--out", "x"], 2, "./nowhere does not exist"),
         (["nonsense"], 2, "nonsense"),
     ],

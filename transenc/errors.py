@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class TransencError(Exception):
     """Tell the user in one line what is wrong, what exists and the next step."""
@@ -46,9 +48,16 @@ class RefusedError(TransencError):
 
 
 class ParityError(TransencError):
-    """An exported engine disagrees with the model it was made from."""
+    """An exported engine disagrees with the model it was made from.
+
+    numbers: what was measured, as plain data for JSON.
+    """
 
     exit_code = 8
+
+    def __init__(self, message: str, numbers: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.numbers = numbers or {}
 
 
 class BelowThresholdError(TransencError):

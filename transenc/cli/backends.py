@@ -8,7 +8,7 @@ from transenc.cli import options
 
 
 def backends(json_: options.Json = False) -> None:
-    """List samplers, families, embedded PLMs, objectives, recipes and tasks, with their options."""
+    """List samplers, families, embedded PLMs, objectives, recipes, tasks and where engines run here."""
     import dataclasses
 
     from transenc import config, registry, tasks
@@ -29,6 +29,7 @@ def backends(json_: options.Json = False) -> None:
     rows += [{"kind": "objective", "name": n, "options": {"": text}} for n, text in config.OBJECTIVES.items()]
     rows += [{"kind": "recipe", "name": n, "options": {}} for n in config.recipes()]
     rows += [{"kind": "task", "name": n, "options": {"": tasks.get(n).title}} for n in tasks.names()]
+    rows += [{"kind": "engine device", "name": n, "options": {"": text}} for n, text in _devices().items()]
     for row in rows:
         group = {"sampler": registry.SAMPLERS, "family": registry.FAMILIES, "embedded PLM": registry.PLMS}
         row["package"] = (
@@ -51,3 +52,17 @@ def backends(json_: options.Json = False) -> None:
             for r in rows
         ],
     )
+
+
+def _devices() -> dict[str, str]:
+    """Return the devices that engines can be asked for here, with onnxruntime's name of what runs them."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return {}
+    named = {"CPU": "cpu", "CUDA": "cuda", "Tensorrt": "tensorrt"}
+    found = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
+    version = onnxruntime.__version__
+    return {
+        named[name]: f"{name}ExecutionProvider of onnxruntime {version}" for name in named if name in found
+    }

@@ -7,8 +7,15 @@ from typing import Annotated
 
 import typer
 
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
-Precision = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the hardware is fast at it.")]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one. Engines: tensorrt too.")
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="fp32, bf16, or auto: bf16 where the hardware is fast at it. Of an engine: fp32, int8, ..."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Make no network connection.")]
 Data = Annotated[

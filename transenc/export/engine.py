@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import mmap
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +14,43 @@ import numpy as np
 import numpy.typing as npt
 
 from transenc.errors import ConfigError, DamagedError, MachineError, RefusedError
+from transenc.export.scan import refuse_foreign
 from transenc.models.tokens import GPU_TOKENS, Tokens, chunks, collate, tokenize
 from transenc.pairs import Index, Pairs, Scores, cosines
 from transenc.store import hash_file
 
+logger = logging.getLogger(__name__)
+
 SIDECAR = "engine.json"
-SCHEMA = 1
+SCHEMA = 2
 FAMILIES = ("bi", "cross")
+GRAPHS = ("fp32-O2", "fp32", "fp16", "int8")  # in the order in which "auto" takes what an engine has
+DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 # Tokens a run on a CPU. Of 256 to 4,096 (minilm, STS-B, 2 cores) 1,024 and 2,048 were fastest, 4,096 10 % slower.
 CPU_BUDGET = 1024
-DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # operators that onnxruntime itself carries
 BLOCK = 32768  # texts tokenised at a time; bounds the token arrays of a million pairs
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What engine.json says: everything needed to run the graph except its weights.
+    """What engine.json says: everything needed to run the graphs except their weights.
 
-    inputs: the graph's input names. output: the one that is scored. sha256: of each file that decides a
-    score.
+    inputs: the graphs' input names. output: the one that is scored. graphs: by name, each with its "file" and
+    how it compared with the model. sha256: of each file that decides a score.
     """
 
     family: str
     pooling: str | None
     max_length: int
     dim: int
-    graph: str
     inputs: tuple[str, ...]
     output: str
     pad_id: int
-    precision: str
     opset: int
     transenc: str
     source: dict[str, str]
+    graphs: dict[str, dict[str, Any]]
     sha256: dict[str, str]
-    parity: dict[str, Any] = field(default_factory=dict)
 
 
 def read_facts(path: Path) -> Facts:
@@ -60,9 +63,11 @@ def read_facts(path: Path) -> Facts:
         facts = Facts(**{**raw, "inputs": tuple(raw["inputs"])})
         if facts.family not in FAMILIES or not isinstance(facts.max_length, int) or facts.max_length < 1:
             raise ValueError(f"family '{facts.family}', max_length {facts.max_length!r}")
-        needed = {facts.graph, "tokenizer.json"} - set(facts.sha256)
-        if needed:
-            raise ValueError(f"no sha256 of {', '.join(sorted(needed))}")
+        if not facts.graphs or set(facts.graphs) - set(GRAPHS):
+            raise ValueError(f"graphs {', '.join(sorted(facts.graphs)) or 'none'}")
+        needed = {graph["file"] for graph in facts.graphs.values()} | {"tokenizer.json"}
+        if needed - set(facts.sha256):
+            raise ValueError(f"no sha256 of {', '.join(sorted(needed - set(facts.sha256)))}")
     except FileNotFoundError:
         raise ConfigError(
             f"{path} is not an engine: it has no {SIDECAR}. Make one: transenc export onnx"
@@ -75,15 +80,35 @@ def read_facts(path: Path) -> Facts:
     return facts
 
 
+def choose(path: Path, facts: Facts, precision: str) -> str:
+    """Return the graph of an engine that `precision` names; "auto" takes the fastest exact one."""
+    if precision == "auto":
+        return next(name for name in GRAPHS if name in facts.graphs)
+    if precision not in facts.graphs:
+        have = [name for name in GRAPHS if name in facts.graphs]
+        raise ConfigError(
+            f"The engine {path} has no '{precision}'; it has {', '.join(have)}. "
+            "Export again with --precision, or name one of them."
+        )
+    return precision
+
+
 @dataclass
 class Engine:
-    """Score pairs as the model did that it was exported from: cosines (bi) or probabilities (cross)."""
+    """Score pairs as the model did that it was exported from: cosines (bi) or probabilities (cross).
+
+    graph: the name of the graph that runs. provider: the execution provider of onnxruntime that runs it.
+    budget, rows: how many tokens, padding included, and how many texts one run may hold.
+    """
 
     family: str
     facts: Facts
     session: Any
     tokenizer: Any
+    graph: str = "fp32"
+    provider: str = "CPUExecutionProvider"
     budget: int = CPU_BUDGET
+    rows: int = BLOCK
 
     @property
     def max_length(self) -> int:
@@ -112,7 +137,9 @@ class Engine:
         for start in range(0, len(texts), BLOCK):
             tokens = tokenize(self.tokenizer, texts[start : start + BLOCK], self.max_length)
             for chunk in chunks(tokens.lengths, self.budget):
-                rows[start + chunk] = self._run(tokens, chunk)
+                for first in range(0, len(chunk), self.rows):
+                    part = chunk[first : first + self.rows]
+                    rows[start + part] = self._run(tokens, part)
         return rows
 
     def _run(self, tokens: Tokens, chunk: Index) -> npt.NDArray[np.float32]:
@@ -123,157 +150,107 @@ class Engine:
         return values
 
 
-def load_engine(path: Path, *, device: str = "auto", verify: bool = True) -> Engine:
+def load_engine(
+    path: Path, *, device: str = "auto", precision: str = "auto", verify: bool = True, threads: int = 0
+) -> Engine:
     """Load an engine directory without importing torch.
 
-    device: "auto" and "cpu" run on the CPU, "cuda" or "cuda:1" on that GPU or not at all. verify: compare the
-    sha256 of graph and tokenizer with engine.json. Raises DamagedError, RefusedError (a graph that reaches
-    outside its directory) or MachineError (no onnxruntime, or no CUDA in it).
+    device: "auto" and "cpu" run on the CPU, "cuda" or "cuda:1" on that GPU or not at all, "tensorrt" through
+    the engine that `export tensorrt` built. precision: which of its graphs; "auto" takes fp32 if there is one.
+    verify: compare the sha256 of graph and tokenizer with engine.json. threads: 0 takes the cores this process
+    may use. Raises DamagedError, RefusedError (a graph that reaches outside its directory), ConfigError (no
+    such graph) or MachineError (no onnxruntime, or no such provider in it).
     """
     facts = read_facts(path)
-    for name in facts.sha256:
-        file = path / name
-        if not file.is_file():
-            raise DamagedError(f"{file} is missing. Export the model again.")
-        if verify and hash_file(file) != facts.sha256[name]:
-            raise DamagedError(f"{file} differs from what {path / SIDECAR} recorded. Export the model again.")
-    for name in refuse_foreign(path / facts.graph):
-        if (Path(facts.graph).parent / name).as_posix() not in facts.sha256:
-            raise RefusedError(
-                f"{path / facts.graph} keeps weights in '{name}', which {SIDECAR} does not list."
-            )
+    kind, _, number = device.partition(":")
+    if kind not in DEVICES or (number and not (kind in DEVICES[2:] and number.isdecimal())):
+        raise ConfigError(f"No device '{device}' for an engine. There is: auto, cpu, cuda, cuda:1, tensorrt.")
+    budget, rows = (CPU_BUDGET, BLOCK) if kind in ("auto", "cpu") else (GPU_TOKENS, BLOCK)
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if kind == "tensorrt":
+        from transenc.export import tensorrt
+
+        built = tensorrt.open_built(path, facts.sha256, facts.inputs, number or "0", precision)
+        name, file = built.graph, built.file
+        providers, budget, rows = [built.provider], built.profile.tokens, built.profile.largest[0]
+    else:
+        name = choose(path, facts, precision)
+        file = str(facts.graphs[name]["file"])
+    if kind == "cuda":
+        # TF32 rounds products to 10 bits, which parity to 1e-4 does not survive.
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": number or "0", "use_tf32": "0"}))
+    for known in (file, "tokenizer.json"):
+        _check_file(path, known, facts, verify=verify)
+    for weights in refuse_foreign(path / file):
+        beside = (Path(file).parent / weights).as_posix()
+        if beside not in facts.sha256:
+            raise RefusedError(f"{path / file} keeps weights in '{weights}', which {SIDECAR} does not list.")
+        _check_file(path, beside, facts, verify=verify)
     from tokenizers import Tokenizer
 
-    session = _session(path / facts.graph, device)
+    session = open_session(path / file, providers, threads=threads)
     names = {i.name for i in session.get_inputs()}
     if names != set(facts.inputs) or facts.output not in {o.name for o in session.get_outputs()}:
-        raise DamagedError(f"{path / facts.graph} has other inputs or outputs than {path / SIDECAR} says.")
+        raise DamagedError(f"{path / file} has other inputs or outputs than {path / SIDECAR} says.")
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-    return Engine(
-        facts.family, facts, session, tokenizer, GPU_TOKENS if device.startswith("cuda") else CPU_BUDGET
-    )
+    provider = str(session.get_providers()[0])
+    logger.debug("%s: %s on %s", path, name, provider)
+    return Engine(facts.family, facts, session, tokenizer, name, provider, budget, rows)
 
 
-def _session(graph: Path, device: str) -> Any:
-    kind, _, number = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
-        raise ConfigError(f"No device '{device}' for an engine. There is: auto, cpu, cuda, cuda:1, ...")
+def _check_file(path: Path, name: str, facts: Facts, *, verify: bool) -> None:
+    if not (path / name).is_file():
+        raise DamagedError(f"{path / name} is missing. Export the model again.")
+    if verify and hash_file(path / name) != facts.sha256[name]:
+        raise DamagedError(
+            f"{path / name} differs from what {path / SIDECAR} recorded. Export the model again."
+        )
+
+
+def open_session(graph: Path, providers: Sequence[Any], *, threads: int = 0) -> Any:
+    """Open a graph on the first of `providers`, or raise MachineError: never quietly on another one."""
     try:
         import onnxruntime
     except ImportError:
         raise MachineError('Engines run on onnxruntime. Run: pip install "transenc[cpu]"') from None
+    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    available = onnxruntime.get_available_providers()
+    if wanted not in available:
+        raise _missing(wanted, available)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: a warning here is about speed, and stderr is the user's
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if kind == "cuda":
-        available = onnxruntime.get_available_providers()
-        if "CUDAExecutionProvider" not in available:
-            raise _no_cuda(available)
-        # TF32 rounds products to 10 bits, which parity to 1e-4 does not survive.
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": number or "0", "use_tf32": "0"}))
+    options.intra_op_num_threads = threads or core_count()
     try:
-        session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
+        session = onnxruntime.InferenceSession(str(graph), options, providers=list(providers))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         version = onnxruntime.__version__
         raise DamagedError(f"{graph} cannot be loaded by onnxruntime {version}: {reason}") from error
-    if kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
-        raise _no_cuda(session.get_providers())  # listed as available, but its libraries did not load
+    if session.get_providers()[0] != wanted:  # listed as available, but its libraries did not load
+        raise _missing(wanted, session.get_providers())
     return session
 
 
-def _no_cuda(available: list[str]) -> MachineError:
-    return MachineError(
-        f"onnxruntime cannot use CUDA here; it has {', '.join(available)}. "
-        'Run: pip uninstall onnxruntime && pip install "transenc[gpu]", or use --device cpu.'
-    )
+def core_count() -> int:
+    """Return how many threads a run should have; 0 leaves it to onnxruntime: one per physical core.
 
-
-# The parts of an ONNX file (onnx.proto) through which it can name an operator library or another file:
-# message, field number, and the message, or in lower case the text, held there. Read here so that no package
-# is needed.
-_PARTS: dict[str, dict[int, str]] = {
-    "Model": {7: "Graph", 8: "Opset", 20: "Training", 25: "Function"},
-    "Opset": {1: "domain"},
-    "Training": {1: "Graph", 2: "Graph"},
-    "Function": {7: "Node", 9: "Opset", 10: "domain", 11: "Attribute"},
-    "Graph": {1: "Node", 5: "Tensor", 15: "Sparse"},
-    "Node": {5: "Attribute", 7: "domain"},
-    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "Sparse", 23: "Sparse"},
-    "Sparse": {1: "Tensor", 2: "Tensor"},
-    "Tensor": {13: "Entry"},
-    "Entry": {1: "key", 2: "value"},
-}
-
-
-def refuse_foreign(graph: Path) -> list[str]:
-    """Refuse a graph with operators from elsewhere or weights outside its directory, before anything loads it.
-
-    Returns the files beside it that hold weights.
+    Only what holds the process to fewer cores than the machine has is counted here. onnxruntime does not see
+    it, and threads that spin on a core they share are many times slower than fewer threads.
     """
-    folder = graph.resolve().parent
-    with graph.open("rb") as file:
-        if not graph.stat().st_size:
-            raise DamagedError(f"{graph} is empty.")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            try:
-                found = set(_texts(data))
-            except (IndexError, ValueError) as error:
-                raise DamagedError(f"{graph} is not an ONNX file: {error}") from error
-    for kind, text in sorted(found):
-        if kind == "domain" and text not in DOMAINS:
-            raise RefusedError(f"{graph} uses operators of '{text}', which would run code from elsewhere.")
-        if kind == "location" and (folder / text).resolve().parent != folder:
-            raise RefusedError(f"{graph} keeps weights in '{text}', which leaves its directory.")
-    return sorted(text for kind, text in found if kind == "location")
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    cores = os.cpu_count() or 1
+    if not hasattr(os, "sched_getaffinity"):
+        return 0
+    allowed = len(os.sched_getaffinity(0))
+    return allowed if allowed < cores else 0
 
 
-def _texts(data: mmap.mmap) -> Iterator[tuple[str, str]]:
-    """Yield ("domain", name) and ("location", path) wherever an ONNX file holds them."""
-    stack = [("Model", 0, len(data))]
-    while stack:  # not recursion: a hostile file could nest deeper than Python's own stack
-        kind, start, end = stack.pop()
-        entry: dict[str, str] = {}
-        for number, low, high in _fields(data, start, end):
-            part = _PARTS[kind].get(number)
-            if part is None:
-                continue
-            if part[0].isupper():
-                stack.append((part, low, high))
-            elif part == "domain":
-                yield part, data[low:high].decode()
-            else:
-                entry[part] = data[low:high].decode()
-        if entry.get("key") == "location":
-            yield "location", entry.get("value", "")
-
-
-def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (number, start, end) of the length-delimited fields of a protobuf message."""
-    while position < end:
-        tag, position = _varint(data, position)
-        wire = tag & 7
-        if wire == 0:
-            _, position = _varint(data, position)
-        elif wire in (1, 5):
-            position += 8 if wire == 1 else 4
-        elif wire == 2:
-            size, position = _varint(data, position)
-            if position + size > end:
-                raise ValueError("a field is longer than its message")
-            yield tag >> 3, position, position + size
-            position += size
-        else:
-            raise ValueError(f"wire type {wire}")
-
-
-def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 70:
-        byte = data[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-        shift += 7
-    raise ValueError("a number is too long")
+def _missing(wanted: str, available: Sequence[str]) -> MachineError:
+    name = wanted.removesuffix("ExecutionProvider")
+    extra = "gpu" if name == "CUDA" else "tensorrt"
+    return MachineError(
+        f"onnxruntime cannot use {name} here; it has {', '.join(available)}. "
+        f'Run: pip uninstall onnxruntime && pip install "transenc[{extra}]", or use --device cpu.'
+    )

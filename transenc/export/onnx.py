@@ -1,142 +1,282 @@
-"""Export a scorer to ONNX: one fp32 graph that other tools load, kept only if it agrees with the model."""
+"""Export a scorer to ONNX: graphs of several precisions, each kept only if it agrees with the model."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from transenc import __version__, store
-from transenc.errors import ConfigError, MachineError
+from transenc.errors import ConfigError, MachineError, ParityError
+from transenc.export import convert
 from transenc.export.engine import SCHEMA, SIDECAR, Facts, load_engine
-from transenc.export.parity import Parity, check_parity
-from transenc.models.bi import BiEncoder, pool
-from transenc.models.cross import CrossEncoder
+from transenc.export.latency import Latency, measure, table
+from transenc.export.parity import Parity, Remembered, check_parity
+from transenc.export.place import commit, place
+from transenc.export.trace import OPSET, OPSETS, SCORED, contract, trace
 from transenc.models.device import Compute
 from transenc.models.transformer import evaluating
 from transenc.pairs import Pairs
+from transenc.scorer import Scorer
 
-GRAPH = "onnx/model.onnx"
-WEIGHTS = "onnx/model.onnx_data"  # beside the graph when both exceed what one protobuf file can hold
-FILES = (GRAPH, WEIGHTS, "tokenizer.json")  # what decides a score
-SINGLE_FILE = 2**31 - 2**20
-OPSET = 17  # the first with LayerNormalization
-OPSETS = range(14, 21)  # up to what the TorchScript exporter knows
-# Why TorchScript and eager attention: right for every architecture of models/intake.py, ten times faster
-# than the dynamo exporter, and the only graphs whose attention onnxruntime's optimizer can fuse.
-ATTENTION = "eager"
-OUTPUTS = {"bi": ("last_hidden_state", "sentence_embedding"), "cross": ("logits",)}
-SCORED = {"bi": "sentence_embedding", "cross": "logits"}
-# What the exporter warns about, none of it to be acted on by a user. That traced values may not generalise is
-# the reason for the parity check over all lengths.
-IGNORED: tuple[tuple[type[Warning], str], ...] = (
-    (DeprecationWarning, "You are using the legacy TorchScript-based ONNX export"),
-    (DeprecationWarning, "The feature will be removed"),
-    (torch.jit.TracerWarning, ""),  # type: ignore[attr-defined]  # public in the docs, not in the stubs
-    (UserWarning, "Exporting aten::index operator"),
-    (UserWarning, "To copy construct from a tensor"),  # DeBERTa-v2 of transformers
-)
+PRECISIONS = ("fp32", "fp16", "int8")
+PLAIN, OPTIMIZED, HALF = "onnx/model.onnx", "onnx/model_O2.onnx", "onnx/model_fp16.onnx"
+# The largest difference of a score or a vector's element. fp16 and int8 round, so there it finds what is broken;
+# whether they are good enough is for Spearman to say.
+TOLERANCE = {"fp32": 1e-4, "fp32-O2": 1e-4, "fp16": 1e-2, "int8": 0.25}
+MAX_DROP = 0.005
+LATENCY = "latency.json"
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """One graph that was kept. what: how it was made. fused: fused nodes by kind. size: bytes with its weights."""
+
+    file: str
+    what: str
+    fused: dict[str, int]
+    size: int
+    sha256: str
+    parity: Parity
+    latency: Latency | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "file": self.file,
+            "what": self.what,
+            "fused": self.fused,
+            "size": self.size,
+            "sha256": self.sha256,
+            "parity": self.parity.as_dict(),
+            **({} if self.latency is None else {"latency": self.latency.as_dict()}),
+        }
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written. size: bytes of graph and weights. sha256: of the graph."""
+    """What was written. notes: what the user should know of it, a line each."""
 
     path: Path
     family: str
     opset: int
-    size: int
-    sha256: str
-    parity: Parity
+    graphs: dict[str, GraphReport]
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**own, "path": str(self.path), "parity": self.parity.as_dict()}
-
-
-class _Graph(nn.Module):
-    """Give a scorer's module positional inputs and the outputs of the graph contract (docs/files.md)."""
-
-    def __init__(self, module: nn.Module, names: list[str], pooling: str | None) -> None:
-        super().__init__()
-        self.module = module
-        self.names = names
-        self.pooling = pooling
-
-    def forward(self, *inputs: Tensor) -> Any:
-        batch = dict(zip(self.names, inputs, strict=True))
-        if self.pooling is None:
-            return self.module(**batch).logits  # (batch, 1)
-        states = self.module(**batch).last_hidden_state  # (batch, sequence, dim)
-        return states, F.normalize(pool(states, batch["attention_mask"], self.pooling), dim=-1, eps=1e-12)
+        graphs = {name: graph.as_dict() for name, graph in self.graphs.items()}
+        return {
+            "path": str(self.path),
+            "family": self.family,
+            "opset": self.opset,
+            "graphs": graphs,
+            "notes": list(self.notes),
+        }
 
 
 def export_onnx(
-    scorer: BiEncoder | CrossEncoder,
+    scorer: Any,
     out: Path,
     *,
     pairs: Pairs,
+    gold: Pairs | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    optimize: bool = False,
     opset: int | None = None,
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
+    max_drop: float = MAX_DROP,
     source: str = "",
     card: str = "",
+    benchmark: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> ExportReport:
-    """Write `out`, a directory that sentence-transformers and `load_engine` read, after a comparison.
+    """Write `out`, a directory that sentence-transformers and `load_engine` read, after comparing each graph.
 
-    pairs: what engine and model are compared on, besides made-up texts of every length. opset: None takes 17.
-    tolerance: the largest difference of scores and vectors. source: the model's name, for the record. card:
-    the model's README; "" writes a short one. The scorer is left as it was. Raises ConfigError when `out`
-    exists and ParityError when the engine disagrees; then, as after any other error, `out` does not exist.
+    pairs: what engine and model are compared on, besides made-up texts of every length. gold: scored pairs on
+    which an engine may lose at most `max_drop` of Spearman; None leaves that out. precisions: of "fp32",
+    "fp16", "int8". optimize: add an fp32 graph with fused attention. opset: None takes 17. tolerance: the
+    largest difference of scores and vectors; None takes that of each precision. source: the model's name, for
+    the record. card: the model's README; "" writes a short one. benchmark: measure latency and put it beside
+    the engine. check: called between steps; may raise to stop. The scorer is left as it was.
+
+    Raises ConfigError when `out` exists and is no engine, and ParityError when a graph disagrees. After any
+    error `out` is what it was before: nothing, or the old engine.
     """
     opset = OPSET if opset is None else opset
-    _check_request(scorer, out, opset)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    work.mkdir()
-    try:
+    _check_request(scorer, out, precisions, opset)
+    weights = 4 * sum(p.numel() for p in scorer.module.parameters())
+    with place(out, size=weights * (len(precisions) + 3)) as work, evaluating(scorer.module):
         identity = _save_layout(scorer, work, card)
-        with evaluating(scorer.module):
-            _write_graph(scorer, work, opset)
-            facts = _facts(scorer, work, opset, {"name": source, "fingerprint": identity})
-            _write_facts(work, facts)
-            parity = check_parity(_reference(scorer), load_engine(work), pairs, tolerance=tolerance)
-        facts = dataclasses.replace(facts, parity=parity.as_dict())
-        _write_facts(work, facts)
-        with (work / "README.md").open("a", encoding="utf-8") as file:
-            file.write(_note(facts, parity))
-        size = sum(p.stat().st_size for p in (work / "onnx").iterdir())
-        made_of = {"source": identity, "opset": opset, "precision": facts.precision, "transenc": __version__}
-        store.commit(work, out, identity=store.fingerprint(made_of), info={"kind": "engine", **made_of})
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return ExportReport(out, scorer.family, opset, size, facts.sha256[GRAPH], parity)
+        made_of = {"name": source, "fingerprint": identity}
+        model = Remembered(_reference(scorer))
+        bench = _Bench(scorer, work, opset, made_of, model, pairs, gold, tolerance, max_drop, check)
+        bench.make(precisions, optimize=optimize)
+        bench.finish(benchmark=benchmark)
+        graphs = {name: graph.what for name, graph in bench.graphs.items()}
+        inputs = {"source": identity, "opset": opset, "graphs": graphs, "transenc": __version__}
+        commit(work, out, identity=store.fingerprint(inputs), info={"kind": "engine", **inputs})
+    return ExportReport(out, scorer.family, opset, bench.graphs, tuple(bench.notes))
 
 
-def _check_request(scorer: BiEncoder | CrossEncoder, out: Path, opset: int) -> None:
-    if out.exists() or out.is_symlink():
-        raise ConfigError(f"{out} exists already. Choose another place or remove it.")
+@dataclass
+class _Bench:
+    """Make the graphs of one engine directory, one after the other, and let each pass the gate."""
+
+    scorer: Any
+    work: Path
+    opset: int
+    source: dict[str, str]
+    model: Remembered
+    pairs: Pairs
+    gold: Pairs | None
+    tolerance: float | None
+    max_drop: float
+    check: Callable[[], None]
+    graphs: dict[str, GraphReport] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def make(self, precisions: Sequence[str], *, optimize: bool) -> None:
+        scratch = self.work / "scratch"
+        plain = (self.work if "fp32" in precisions else scratch) / PLAIN
+        trace(self.scorer, plain, self.opset)
+        self.check()
+        if "fp32" in precisions:
+            self.keep("fp32", PLAIN, "as traced")
+        optimize = optimize and "fp32" in precisions
+        if optimize or "int8" in precisions:
+            fused = (self.work if optimize else scratch) / OPTIMIZED
+            counts = convert.fuse(plain, fused, self.scorer.module.config)
+            self.check()
+            if not any(counts.get(kind) for kind in convert.ATTENTION):
+                kind = self.scorer.module.config.model_type
+                self.notes.append(f"attention is not fused: there is no fusion for '{kind}' models")
+            if optimize:
+                self.keep("fp32-O2", OPTIMIZED, "fused", counts)
+        if "fp16" in precisions:
+            convert.to_fp16(plain, self.work / HALF)
+            self.keep("fp16", HALF, "half precision with fp32 inputs and outputs")
+        if "int8" in precisions:
+            self.make_int8(fused, counts)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+    def make_int8(self, fused: Path, counts: dict[str, int]) -> None:
+        """Try the ways of quantising in turn until one passes; raise ParityError with what all of them gave."""
+        failed: list[tuple[convert.Choice, ParityError]] = []
+        for choice in convert.choices():
+            self.check()
+            file = convert.int8_name(choice)
+            layers = int(self.scorer.module.config.num_hidden_layers)
+            products = convert.to_int8(fused, self.work / file, choice, layers)
+            if not products:
+                self.drop(file)
+                continue
+            try:
+                self.keep("int8", file, f"{choice.what}, per channel, {products} products", counts)
+                return
+            except ParityError as error:
+                failed.append((choice, error))
+                self.drop(file)
+        tried = "; ".join(f"{choice.what}: {_short(error.numbers)}" for choice, error in failed)
+        raise ParityError(
+            f"No int8 engine agrees with the model (--max-drop {self.max_drop:g}): {tried}. "
+            "No engine was kept; raise --max-drop or --atol knowingly, or export fp32.",
+            {"int8": {choice.what: error.numbers for choice, error in failed}},
+        )
+
+    def keep(self, name: str, file: str, what: str, fused: dict[str, int] | None = None) -> None:
+        """Add a graph to the engine if it agrees with the model; raise ParityError otherwise."""
+        path = self.work / file
+        size = sum(p.stat().st_size for p in (path, path.with_name(f"{path.name}_data")) if p.is_file())
+        digest = store.hash_file(path)
+        self.write({name: {"file": file}})
+        engine = load_engine(self.work, precision=name)
+        limit = TOLERANCE[name] if self.tolerance is None else self.tolerance
+        try:
+            parity = check_parity(
+                self.model, engine, self.pairs, tolerance=limit, gold=self.gold, max_drop=self.max_drop
+            )
+        except ParityError as error:
+            raise ParityError(f"{name}: {error}", {name: error.numbers}) from None
+        self.graphs[name] = GraphReport(file, what, fused or {}, size, digest, parity)
+        self.check()
+
+    def drop(self, file: str) -> None:
+        """Remove the files of a graph that did not pass."""
+        for path in (self.work / "onnx").glob(f"{Path(file).name}*"):
+            path.unlink()
+
+    def time_all(self) -> None:
+        """Measure every graph and write the figures beside them."""
+        for name, graph in self.graphs.items():
+            latency = measure(load_engine(self.work, precision=name), self.pairs)
+            self.graphs[name] = dataclasses.replace(graph, latency=latency)
+            self.check()
+        times = {name: g.latency.as_dict() for name, g in self.graphs.items() if g.latency is not None}
+        (self.work / LATENCY).write_bytes(store.canonical(times))
+
+    def write(self, graphs: dict[str, dict[str, Any]]) -> Facts:
+        """Write engine.json for the graphs given."""
+        config: Any = self.scorer.module.config
+        kept = {self.work / "tokenizer.json", *(self.work / "onnx").iterdir()}
+        facts = Facts(
+            family=contract(self.scorer),
+            pooling=getattr(self.scorer, "pooling", None),
+            max_length=self.scorer.transformer.max_length,
+            dim=int(config.hidden_size),
+            inputs=tuple(self.scorer.transformer.tokenizer.model_input_names),
+            output=SCORED[contract(self.scorer)],
+            pad_id=self.scorer.transformer.pad_id,
+            opset=self.opset,
+            transenc=__version__,
+            source=self.source,
+            graphs=graphs,
+            sha256={p.relative_to(self.work).as_posix(): store.hash_file(p) for p in sorted(kept)},
+        )
+        content = {"schema": SCHEMA, **dataclasses.asdict(facts)}
+        (self.work / SIDECAR).write_bytes(store.canonical(content))
+        return facts
+
+    def finish(self, *, benchmark: bool) -> None:
+        """Write engine.json with what was compared, measure if asked to, and add both to the card."""
+        facts = self.write({name: graph.as_dict() for name, graph in self.graphs.items()})
+        if benchmark:  # times are not facts of the engine: latency.json has them
+            self.time_all()
+        with (self.work / "README.md").open("a", encoding="utf-8") as file:
+            file.write(_card(facts, self.graphs, self.notes))
+
+
+def _short(numbers: dict[str, Any]) -> str:
+    found = next(iter(numbers.values()))
+    drop = None if found["ranks"] is None else found["ranks"]["drop"]
+    return f"largest difference {_number(found['worst'])}, Spearman drop {_number(drop)}"
+
+
+def _number(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.2g}"
+
+
+def _check_request(scorer: Any, out: Path, precisions: Sequence[str], opset: int) -> None:
+    if out.is_symlink() or (out.exists() and not (out / SIDECAR).is_file()):
+        raise ConfigError(f"{out} exists already and is no engine. Choose another place or remove it.")
+    unknown = [name for name in precisions if name not in PRECISIONS]
+    if unknown or not precisions:
+        raise ConfigError(
+            f"No precision '{', '.join(unknown)}' for an engine. There is: {', '.join(PRECISIONS)}."
+        )
     if opset not in OPSETS:
         raise ConfigError(f"Opset {opset} is not one of {OPSETS[0]} to {OPSETS[-1]}.")
-    if scorer.family not in OUTPUTS:
-        raise ConfigError(f"The family '{scorer.family}' has no ONNX export. There is: {', '.join(OUTPUTS)}.")
+    contract(scorer)
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise MachineError(f'Export needs {" and ".join(missing)}. Run: pip install "transenc[cpu]"')
 
 
-def _save_layout(scorer: BiEncoder | CrossEncoder, work: Path, card: str) -> str:
+def _save_layout(scorer: Any, work: Path, card: str) -> str:
     """Write the model directory without its weights, and return the fingerprint of the whole of it."""
     scorer.save(work, card=card)
     hashes = store.hash_tree(work)
@@ -146,115 +286,35 @@ def _save_layout(scorer: BiEncoder | CrossEncoder, work: Path, card: str) -> str
     return store.fingerprint(hashes)
 
 
-def _reference(scorer: BiEncoder | CrossEncoder) -> BiEncoder | CrossEncoder:
+def _reference(scorer: Any) -> Scorer:
     """Return the scorer in fp32: the engine's precision, not that of the machine it was trained on."""
     compute = Compute(scorer.transformer.compute.device, "fp32")
-    return dataclasses.replace(
+    reference: Scorer = dataclasses.replace(
         scorer, transformer=dataclasses.replace(scorer.transformer, compute=compute, _copy=None)
     )
+    return reference
 
 
-@contextmanager
-def _exportable(module: Any) -> Iterator[None]:
-    """Use the exportable attention and silence the exporter for the block."""
-    attention = module.config._attn_implementation
-    with torch.no_grad(), warnings.catch_warnings():
-        for category, message in IGNORED:
-            warnings.filterwarnings("ignore", message, category)
-        try:
-            module.set_attn_implementation(ATTENTION)
-            yield
-        finally:
-            module.set_attn_implementation(attention)
-
-
-def _write_graph(scorer: BiEncoder | CrossEncoder, work: Path, opset: int) -> None:
-    names = list(scorer.transformer.tokenizer.model_input_names)
-    outputs = OUTPUTS[scorer.family]
-    axes = {name: {0: "batch", 1: "sequence"} for name in (*names, "last_hidden_state")}
-    axes |= {name: {0: "batch"} for name in SCORED.values()}
-    scratch = work / "scratch"  # the exporter spreads large weights over many files
-    scratch.mkdir()
-    with _exportable(scorer.module):
-        torch.onnx.export(
-            _Graph(scorer.module, names, getattr(scorer, "pooling", None)).eval(),
-            _example(scorer, names),
-            str(scratch / "model.onnx"),
-            input_names=names,
-            output_names=list(outputs),
-            dynamic_axes={name: axes[name] for name in (*names, *outputs)},
-            opset_version=opset,
-            dynamo=False,
-        )
-    config: Any = scorer.module.config
-    shapes: dict[str, list[str | int]] = {
-        "last_hidden_state": ["batch", "sequence", config.hidden_size],
-        "sentence_embedding": ["batch", config.hidden_size],
-        "logits": ["batch", 1],
-    }
-    _finish_graph(scratch / "model.onnx", work, names, {name: shapes[name] for name in outputs})
-    shutil.rmtree(scratch)
-
-
-def _example(scorer: BiEncoder | CrossEncoder, names: list[str]) -> tuple[Tensor, ...]:
-    """Make a batch of 2 x 8 tokens with padding in it, so that the mask is not traced away."""
-    ids = torch.full((2, 8), scorer.transformer.pad_id)
-    ids[0] = ids[1, :5] = int(scorer.transformer.tokenizer.unk_token_id or 0)
-    mask = torch.ones_like(ids)
-    mask[1, 5:] = 0
-    batch = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-    unknown = set(names) - set(batch)
-    if unknown:
-        raise ConfigError(f"The tokenizer names {', '.join(sorted(unknown))}, which transenc does not make.")
-    return tuple(batch[name].to(scorer.transformer.compute.device) for name in names)
-
-
-def _finish_graph(traced: Path, work: Path, inputs: list[str], outputs: dict[str, list[str | int]]) -> None:
-    """Write the traced graph under its final name, with exactly the inputs and outputs of the contract."""
-    import onnx
-    from onnx.helper import make_tensor_value_info as declare
-
-    model = onnx.load(str(traced))
-    # Declared anew: tracing drops an input that is not used (DeBERTa without token types), which callers still
-    # send since the tokenizer makes it, and it loses the dimensions of some outputs.
-    del model.graph.input[:], model.graph.output[:]
-    model.graph.input.extend(declare(n, onnx.TensorProto.INT64, ["batch", "sequence"]) for n in inputs)
-    model.graph.output.extend(declare(n, onnx.TensorProto.FLOAT, shape) for n, shape in outputs.items())
-    (work / "onnx").mkdir()
-    large = model.ByteSize() > SINGLE_FILE
-    options: dict[str, Any] = {"save_as_external_data": True, "location": Path(WEIGHTS).name} if large else {}
-    onnx.save(model, str(work / GRAPH), **options)
-    onnx.checker.check_model(str(work / GRAPH))
-
-
-def _facts(scorer: BiEncoder | CrossEncoder, work: Path, opset: int, source: dict[str, str]) -> Facts:
-    config: Any = scorer.module.config
-    return Facts(
-        family=scorer.family,
-        pooling=getattr(scorer, "pooling", None),
-        max_length=scorer.transformer.max_length,
-        dim=int(config.hidden_size),
-        graph=GRAPH,
-        inputs=tuple(scorer.transformer.tokenizer.model_input_names),
-        output=SCORED[scorer.family],
-        pad_id=scorer.transformer.pad_id,
-        precision="fp32",
-        opset=opset,
-        transenc=__version__,
-        source=source,
-        sha256={name: store.hash_file(work / name) for name in FILES if (work / name).is_file()},
-    )
-
-
-def _write_facts(work: Path, facts: Facts) -> None:
-    (work / SIDECAR).write_bytes(store.canonical({"schema": SCHEMA, **dataclasses.asdict(facts)}))
-
-
-def _note(facts: Facts, parity: Parity) -> str:
+def _card(facts: Facts, graphs: dict[str, GraphReport], notes: Sequence[str]) -> str:
     made_of = f" from `{facts.source['name']}`" if facts.source["name"] else ""
-    return (
-        f"\n## ONNX engine\n\n`{facts.graph}` (fp32, opset {facts.opset}) was exported{made_of} by transenc "
-        f"{facts.transenc}. Over {sum(c.pairs for c in parity.checks)} pairs of up to {parity.longest} tokens it "
-        f"differs from the model by at most {parity.worst:.1e}. Inputs: {', '.join(facts.inputs)}; output: "
-        f"`{facts.output}`; texts are cut to {facts.max_length} tokens.\n"
-    )
+    lines = [
+        "",
+        "## ONNX engine",
+        "",
+        f"Exported{made_of} by transenc {facts.transenc}, opset {facts.opset}, and compared with the model. "
+        f"Inputs: {', '.join(facts.inputs)}; output: `{facts.output}`; texts are cut to {facts.max_length} tokens.",
+        "",
+        "| graph | made by | largest difference | pairs compared | Spearman, model | Spearman, engine | drop |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for graph in graphs.values():
+        ranks = graph.parity.ranks
+        found = (
+            ["", "", ""] if ranks is None else [f"{v:.4f}" for v in (ranks.model, ranks.engine, ranks.drop)]
+        )
+        number = sum(check.pairs for check in graph.parity.checks)
+        row = [f"`{graph.file}`", graph.what, f"{graph.parity.worst:.1e}", f"{number:,}", *found]
+        lines.append(f"| {' | '.join(row)} |")
+    lines += [f"\nNote: {note}." for note in notes]
+    timed = {name: graph.latency for name, graph in graphs.items() if graph.latency is not None}
+    return "\n".join(lines) + "\n" + (f"\n{table(timed)}" if timed else "")

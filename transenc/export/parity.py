@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transenc.errors import ParityError
+from transenc.metrics import spearman
 from transenc.pairs import Pairs, Scores
 from transenc.scorer import Scorer
 
@@ -53,12 +55,34 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Ranks:
+    """Spearman with people's scores, of the model and of the engine, and of the engine with the model."""
+
+    pairs: int
+    model: float
+    engine: float
+    agreement: float
+    max_drop: float
+
+    @property
+    def drop(self) -> float:
+        """Return by how much the engine is worse; negative when it is better by chance."""
+        return self.model - self.engine
+
+    @property
+    def within(self) -> bool:
+        """Tell whether the drop is small enough; NaN is not."""
+        return self.drop <= self.max_drop
+
+
+@dataclass(frozen=True)
 class Parity:
     """All checks of one comparison. longest: tokens of the longest text compared."""
 
     tolerance: float
     longest: int
     checks: tuple[Check, ...]
+    ranks: Ranks | None = None
 
     @property
     def worst(self) -> float:
@@ -66,18 +90,62 @@ class Parity:
         return max(check.worst for check in self.checks)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return {**dataclasses.asdict(self), "worst": self.worst}
+        """Return plain data for JSON; what is not finite is None there."""
+        plain = {**dataclasses.asdict(self), "worst": self.worst}
+        if self.ranks is not None:
+            plain["ranks"]["drop"] = self.ranks.drop
+        return dict(_finite(plain))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Remembered:
+    """A model that scores the same pairs, or encodes the same sentences, once; several engines meet it."""
+
+    def __init__(self, model: Scorer) -> None:
+        self.family = model.family
+        self._model: Any = model
+        self._known: dict[Any, Any] = {}
+        if isinstance(model, Encoder) and model.family == "bi":
+            self.encode = self._encode
+
+    def score(self, pairs: Pairs) -> Scores:
+        """Return one float32 score per pair."""
+        key = (tuple(pairs.sentences), pairs.left.tobytes(), pairs.right.tobytes())
+        if key not in self._known:
+            self._known[key] = self._model.score(pairs)
+        scores: Scores = self._known[key]
+        return scores
+
+    def _encode(self, sentences: list[str]) -> npt.NDArray[np.float32]:
+        key = tuple(sentences)
+        if key not in self._known:
+            self._known[key] = self._model.encode(sentences)
+        vectors: npt.NDArray[np.float32] = self._known[key]
+        return vectors
 
 
 def check_parity(
-    model: Scorer, engine: Scorer, pairs: Pairs, *, tolerance: float, max_length: int | None = None
+    model: Scorer,
+    engine: Scorer,
+    pairs: Pairs,
+    *,
+    tolerance: float,
+    max_length: int | None = None,
+    gold: Pairs | None = None,
+    max_drop: float = 0.005,
 ) -> Parity:
-    """Compare scores, and vectors where there are any; raise ParityError above `tolerance`.
+    """Compare scores, and vectors where there are any; raise ParityError above `tolerance` or `max_drop`.
 
     Checked are: `pairs` in batches; some of them one at a time, hence unpadded, against the model's batched
     scores; texts of every length bucket up to `max_length` tokens (None: the engine's own) in mixed batches;
-    and the shortest texts there are.
+    the shortest texts there are; and, with `gold`, how much of the Spearman with people's scores is lost.
     """
     longest = min(max_length or int(getattr(engine, "max_length", 512)), LONGEST)
     checks = [
@@ -85,15 +153,30 @@ def check_parity(
         _compare("lengths", model, engine, ladder(pairs, longest)),
         _compare("shortest", model, engine, shortest(pairs)),
     ]
-    parity = Parity(tolerance, longest, tuple(checks))
-    bad = [check for check in checks if not check.within(tolerance)]
+    ranks = None if gold is None else _ranks(model, engine, gold, max_drop)
+    parity = Parity(tolerance, longest, tuple(checks), ranks)
+    bad = [_line(check) for check in checks if not check.within(tolerance)]
+    if ranks is not None and not ranks.within:
+        bad.append(
+            f"Spearman falls from {ranks.model:.4f} to {ranks.engine:.4f} on {ranks.pairs:,} scored pairs, by "
+            f"{ranks.drop:.4f} (allowed {max_drop:g})"
+        )
     if bad:
         raise ParityError(
-            f"The engine disagrees with its model (tolerance {tolerance:g}): "
-            + "; ".join(_line(check) for check in bad)
-            + ". No engine was kept."
+            f"The engine disagrees with its model (tolerance {tolerance:g}): {'; '.join(bad)}. "
+            "No engine was kept.",
+            parity.as_dict(),
         )
     return parity
+
+
+def _ranks(model: Scorer, engine: Scorer, gold: Pairs, max_drop: float) -> Ranks:
+    assert gold.scores is not None
+    wanted, got = model.score(gold), engine.score(gold)
+    if not np.isfinite(got).all():
+        return Ranks(len(gold), spearman(wanted, gold.scores), math.nan, math.nan, max_drop)
+    to_gold, to_model = spearman(got, gold.scores), spearman(got, wanted)
+    return Ranks(len(gold), spearman(wanted, gold.scores), to_gold, to_model, max_drop)
 
 
 def _line(check: Check) -> str:

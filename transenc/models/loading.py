@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from transenc import registry
 from transenc.errors import ConfigError
 from transenc.scorer import Scorer
 
+logger = logging.getLogger(__name__)
+
 ENGINE = "engine.json"
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def family_of(path: Path) -> str:
@@ -25,13 +29,23 @@ def family_of(path: Path) -> str:
 def load_scorer(name: str, *, device: str = "auto", precision: str = "auto", offline: bool = False) -> Scorer:
     """Load a scorer by directory, hub name, exported engine or embedded name.
 
-    precision: "auto", "fp32" or "bf16"; an engine has its own. An engine is loaded without importing torch.
+    precision: "auto", "fp32" or "bf16"; of an engine, which of its graphs ("fp32", "int8", ...; `DIR:int8` says
+    the same and goes first). An engine is loaded without importing torch.
     """
-    path = Path(name)
+    path, graph = Path(name), precision
+    if ":" in name and not path.exists():
+        path, graph = Path(name.rpartition(":")[0]), name.rpartition(":")[2]
     if (path / ENGINE).is_file():
         from transenc.export.engine import load_engine
 
-        return load_engine(path, device=device)
+        engine = load_engine(path, device=device, precision=graph)
+        logger.info("%s: %s on %s", path, engine.graph, engine.provider)
+        return engine
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"The model {name} computes in {', '.join(PRECISIONS)}, not in '{precision}'. "
+            "Other precisions are engines': transenc export onnx"
+        )
     from transenc.models.intake import resolve
 
     plm = resolve(name, offline=offline)

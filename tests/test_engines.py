@@ -1,0 +1,563 @@
+"""Engines of several precisions: how they are made, judged, chosen and replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from tests.conftest import make_pairs
+from tests.test_export import edit, rewrite, scorer_of, signature
+from tests.tiny import tiny_plm
+from transenc import store
+from transenc.errors import ConfigError, DamagedError, Interrupted, MachineError, ParityError, RefusedError
+from transenc.export import convert, latency, place, trace
+from transenc.export import onnx as export
+from transenc.export.engine import Engine, core_count, load_engine, read_facts
+from transenc.export.onnx import ExportReport, export_onnx
+from transenc.export.parity import Remembered, check_parity
+from transenc.models.bi import BiEncoder
+from transenc.models.cross import CrossEncoder
+from transenc.models.loading import load_scorer
+
+ALL = ("fp32", "fp16", "int8")
+Made = tuple[BiEncoder | CrossEncoder, Path, ExportReport]
+GOLD = make_pairs(60, seed=4, scored=True)
+
+
+@pytest.fixture(scope="module")
+def plms(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    root = tmp_path_factory.mktemp("plms")
+
+    def make(arch: str) -> Path:
+        return root / arch if (root / arch).exists() else tiny_plm(root / arch, arch)
+
+    return make
+
+
+@pytest.fixture(scope="module", params=["bi", "cross"])
+def made(
+    request: pytest.FixtureRequest, plms: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Made:
+    """A tiny engine with every graph, and with latencies."""
+    scorer = scorer_of(plms("bert"), request.param)
+    out = tmp_path_factory.mktemp("made") / "engine"
+    seconds, latency.SECONDS = latency.SECONDS, 0.01
+    # Random heads rank by noise, which rounding disturbs far more than a trained model's scores.
+    report = export_onnx(
+        scorer,
+        out,
+        pairs=make_pairs(8),
+        gold=GOLD,
+        precisions=ALL,
+        optimize=True,
+        max_drop=0.5,
+        benchmark=True,
+    )
+    latency.SECONDS = seconds
+    return scorer, out, report
+
+
+NAMES = {"fp32": "model.onnx", "fp32-O2": "model_O2.onnx", "fp16": "model_fp16.onnx"}
+
+
+def test_every_precision_has_its_graph_under_the_name_other_tools_know(made: Made) -> None:
+    _, out, report = made
+    files = {name: Path(graph.file).name for name, graph in report.graphs.items()}
+    int8 = files.pop("int8")
+    assert files == NAMES
+    assert re.fullmatch(r"model_q(u?)int8_(avx2|avx512_vnni|arm64)\.onnx", int8)
+    assert {p.name for p in (out / "onnx").iterdir()} == {*NAMES.values(), int8}
+    store.verify(out)
+
+
+@pytest.mark.parametrize("graph", ["fp32", "fp32-O2", "fp16", "int8"])
+def test_every_graph_scores_as_its_model_within_its_own_limit(made: Made, graph: str) -> None:
+    scorer, out, report = made
+    engine = load_engine(out, precision=graph)
+    assert (engine.graph, engine.provider) == (graph, "CPUExecutionProvider")
+    difference = np.abs(engine.score(GOLD) - scorer.score(GOLD)).max()
+    assert difference <= export.TOLERANCE[graph]
+    assert report.graphs[graph].parity.worst <= export.TOLERANCE[graph]
+    if graph in ("fp16", "int8"):
+        assert difference > 1e-6  # it is not fp32 under another name
+    ranks = report.graphs[graph].parity.ranks
+    assert ranks is not None
+    assert (ranks.pairs, ranks.drop) == (60, ranks.model - ranks.engine)
+
+
+@pytest.mark.parametrize("graph", ["fp32", "fp32-O2", "fp16", "int8"])
+def test_every_graph_keeps_the_names_types_and_axes_of_the_contract(made: Made, graph: str) -> None:
+    scorer, out, report = made
+    model = onnx.load(str(out / report.graphs[graph].file))
+    names = list(scorer.transformer.tokenizer.model_input_names)
+    assert [signature(v) for v in model.graph.input] == [
+        (name, onnx.TensorProto.INT64, ["batch", "sequence"]) for name in names
+    ]
+    outputs = [(v.name, v.type.tensor_type.elem_type) for v in model.graph.output]
+    kinds = {"bi": ["last_hidden_state", "sentence_embedding"], "cross": ["logits"]}[scorer.family]
+    assert outputs == [(name, onnx.TensorProto.FLOAT) for name in kinds]
+    # sentence-transformers passes what the session asks for, by these names and as int64.
+    session = onnxruntime.InferenceSession(
+        str(out / report.graphs[graph].file), providers=["CPUExecutionProvider"]
+    )
+    assert [i.type for i in session.get_inputs()] == ["tensor(int64)"] * len(names)
+    assert {o.type for o in session.get_outputs()} == {"tensor(float)"}
+
+
+def test_int8_is_smaller_and_multiplies_integers(made: Made) -> None:
+    _, out, report = made
+    assert report.graphs["int8"].size < 0.7 * report.graphs["fp32"].size
+    model = onnx.load(str(out / report.graphs["int8"].file))
+    products = [n.name for n in model.graph.node if n.op_type in convert.QUANTIZED]
+    assert len(products) == 8  # of two layers, each: attention, its output, and the two around the GELU
+    assert not any("classifier" in name or "pooler" in name for name in products)
+    assert "products" in report.graphs["int8"].what
+
+
+def test_the_card_and_the_json_say_what_was_compared_and_measured(made: Made) -> None:
+    _, out, report = made
+    card = (out / "README.md").read_text()
+    assert f"`{report.graphs['int8'].file}` | {report.graphs['int8'].what} |" in card
+    assert "| graph | 1: p50, ms |" in card
+    times = json.loads((out / "latency.json").read_text())
+    assert set(times) == set(report.graphs)
+    assert [t["batch"] for t in times["int8"]["timings"]] == [1, 8, 64]
+    assert all(0 < t["p50"] <= t["p95"] for g in times.values() for t in g["timings"])
+    assert times["int8"]["throughput"] > 0
+    assert json.loads(json.dumps(report.as_dict(), allow_nan=False))["graphs"]["fp16"]["parity"]["ranks"]
+
+
+def test_a_graph_is_chosen_by_name_and_an_exact_one_without(made: Made) -> None:
+    _, out, _ = made
+
+    def chosen(name: str, **options: str) -> str:
+        engine = load_scorer(name, **options)
+        assert isinstance(engine, Engine)
+        return engine.graph
+
+    assert chosen(str(out)) == "fp32-O2"
+    assert chosen(f"{out}:int8") == "int8"
+    assert chosen(str(out), precision="fp16") == "fp16"
+    assert chosen(f"{out}:fp32", precision="int8") == "fp32"  # what is nearer goes first
+    with pytest.raises(ConfigError, match=r"has no 'int4'; it has fp32-O2, fp32, fp16, int8"):
+        load_scorer(f"{out}:int4")
+    with pytest.raises(ConfigError, match="has no 'bf16'"):
+        load_scorer(str(out), precision="bf16")
+
+
+def test_a_model_is_not_asked_for_the_precision_of_an_engine(plms: Callable[[str], Path]) -> None:
+    with pytest.raises(ConfigError, match="computes in auto, fp32, bf16, not in 'int8'"):
+        load_scorer(str(plms("bert")), precision="int8")
+
+
+def test_what_runs_an_engine_is_said(made: Made, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="transenc"):
+        load_scorer(f"{made[1]}:int8")
+    assert caplog.messages == [f"{made[1]}: int8 on CPUExecutionProvider"]
+
+
+def test_only_the_graph_that_is_loaded_is_read(made: Made, tmp_path: Path) -> None:
+    import shutil
+
+    copy = shutil.copytree(made[1], tmp_path / "copy")
+    with (copy / made[2].graphs["int8"].file).open("ab") as file:
+        file.write(b"\n")
+    load_engine(copy)
+    with pytest.raises(DamagedError, match=r"int8_.*\.onnx differs"):
+        load_engine(copy, precision="int8")
+
+
+# Fusing
+
+FUSIBLE = {
+    "bert": 2, "roberta": 2, "distilbert": 2, "electra": 2, "mpnet": 2, "modernbert": 2, "albert": 2, "deberta-v2": 0
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", FUSIBLE)
+def test_attention_is_fused_where_there_is_a_fusion_and_said_where_not(
+    plms: Callable[[str], Path], tmp_path: Path, arch: str
+) -> None:
+    scorer = scorer_of(plms(arch), "bi")
+    report = export_onnx(scorer, tmp_path / "out", pairs=make_pairs(4), optimize=True)
+    fused = report.graphs["fp32-O2"].fused
+    attention = sum(fused.get(kind, 0) for kind in convert.ATTENTION)
+    assert attention == FUSIBLE[arch]
+    assert fused["SkipLayerNormalization"] >= 4
+    assert report.graphs["fp32-O2"].parity.worst < 1e-5
+    said = [note for note in report.notes if "attention is not fused" in note and arch in note]
+    assert len(said) == (attention == 0)
+
+
+# The gate
+
+
+@dataclass
+class Skewed:
+    """A scorer whose order differs from the other one's by `flips` swapped neighbours."""
+
+    family: str = "cross"
+    noise: float = 0.0
+
+    def score(self, pairs: Any) -> Any:
+        base = np.array([len(a) + 2 * len(b) for a, b in pairs.rows()], np.float32) / 400
+        return (base + self.noise * np.resize([1, -1], len(base))).astype(np.float32)
+
+
+def test_a_loss_of_spearman_fails_the_gate_though_no_score_is_far_off() -> None:
+    exact = Skewed()
+    gold = GOLD.with_scores(exact.score(GOLD))
+    within = check_parity(exact, Skewed(noise=0.02), GOLD, tolerance=0.1, gold=gold, max_drop=0.9)
+    assert within.ranks is not None
+    assert within.ranks.model == 1
+    assert 0.005 < within.ranks.drop < 0.9
+    with pytest.raises(
+        ParityError, match=r"Spearman falls from 1\.0000 to 0\.\d+ on 60 scored pairs"
+    ) as caught:
+        check_parity(exact, Skewed(noise=0.02), GOLD, tolerance=0.1, gold=gold)
+    assert caught.value.numbers["ranks"]["drop"] == pytest.approx(within.ranks.drop)
+
+
+def test_nan_fails_the_gate_and_its_numbers_stay_json() -> None:
+    gold = GOLD.with_scores(Skewed().score(GOLD))
+    with pytest.raises(ParityError) as caught:
+        check_parity(Skewed(), Skewed(noise=float("nan")), GOLD, tolerance=0.1, gold=gold)
+    assert json.loads(json.dumps(caught.value.numbers, allow_nan=False))["ranks"]["engine"] is None
+
+
+def test_the_model_is_asked_once_for_all_graphs() -> None:
+    class Counting(Skewed):
+        asked = 0
+
+        def score(self, pairs: Any) -> Any:
+            self.asked += 1
+            return super().score(pairs)
+
+    model = Counting()
+    remembered = Remembered(model)
+    for _ in range(3):
+        check_parity(remembered, Skewed(), GOLD, tolerance=0.1)
+    assert model.asked == 3  # the pairs, the lengths, the shortest
+
+
+def test_int8_ways_are_tried_in_turn_and_the_card_names_the_one_taken(
+    plms: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    quantise = convert.to_int8
+    ways = [choice.what for choice in convert.choices()]
+    wanted = next(choice.what for choice in convert.choices() if not choice.outputs)
+
+    def record(source: Path, target: Path, choice: convert.Choice, layers: int) -> int:
+        tried.append(choice.what)
+        return quantise(source, target, choice, layers)
+
+    def refuse_first(model: Any, engine: Any, pairs: Any, **options: Any) -> Any:
+        if engine.graph == "int8" and tried[-1] != wanted:
+            raise ParityError("too far", {"worst": 0.3, "ranks": {"drop": 0.01}})
+        return check_parity(model, engine, pairs, **options)
+
+    monkeypatch.setattr(convert, "to_int8", record)
+    monkeypatch.setattr(export, "check_parity", refuse_first)
+    report = export_onnx(
+        scorer_of(plms("bert"), "bi"), tmp_path / "out", pairs=make_pairs(4), precisions=["int8"]
+    )
+    assert tried == ways[: ways.index(wanted) + 1]
+    # What was refused is gone; without fp32 asked for, only the int8 graph is kept.
+    assert [p.name for p in (tmp_path / "out/onnx").iterdir()] == [Path(report.graphs["int8"].file).name]
+    assert report.graphs["int8"].what.startswith(tried[-1])
+    assert tried[-1] in (tmp_path / "out/README.md").read_text()
+
+
+def test_int8_that_never_passes_leaves_nothing_and_tells_every_number(
+    plms: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ParityError, match="No int8 engine agrees with the model .*all layers: largest"
+    ) as caught:
+        export_onnx(
+            scorer_of(plms("bert"), "bi"),
+            tmp_path / "out",
+            pairs=make_pairs(4),
+            gold=GOLD,
+            precisions=["fp32", "int8"],
+            tolerance=1e-5,
+        )
+    # Of two layers both are ends, so that the last way would quantise nothing and is passed over.
+    assert list(caught.value.numbers["int8"]) == [choice.what for choice in convert.choices()][:-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fewer_products_are_quantised_from_way_to_way(made: Made) -> None:
+    graph = onnx.load(str(made[1] / "onnx/model_O2.onnx")).graph
+    left_out = [len(convert._left_out(graph, choice, 2)) for choice in convert.choices()]
+    assert left_out == sorted(left_out)
+    assert left_out[0] == (2 if made[0].family == "cross" else 0)  # the head stays in fp32
+    assert left_out[-1] > 2
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "kind"),
+    [
+        ("x86_64", "flags : fpu avx2 avx512_vnni", "avx512_vnni"),
+        ("x86_64", "flags : fpu avx2", "avx2"),
+        ("aarch64", "Features : asimd", "arm64"),
+    ],
+)
+def test_the_processor_decides_the_name_and_the_ways(
+    monkeypatch: pytest.MonkeyPatch, machine: str, flags: str, kind: str
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: flags)
+    assert convert.cpu() == kind
+    assert any(not choice.signed for choice in convert.choices()) == (kind == "avx2")
+    assert convert.int8_name(convert.choices()[0]) == f"onnx/model_qint8_{kind}.onnx"
+
+
+# What goes wrong: one clear error, and the old engine stays
+
+
+@pytest.fixture
+def old(plms: Callable[[str], Path], tmp_path: Path) -> tuple[Any, Path, dict[str, str]]:
+    scorer = scorer_of(plms("bert"), "cross")
+    export_onnx(scorer, tmp_path / "out", pairs=make_pairs(4), source="old")
+    return scorer, tmp_path / "out", store.hash_tree(tmp_path / "out")
+
+
+def unchanged(out: Path, before: dict[str, str]) -> bool:
+    return store.hash_tree(out) == before and [p.name for p in out.parent.iterdir()] == ["out"]
+
+
+def test_a_new_engine_takes_the_place_of_an_old_one(old: Any) -> None:
+    scorer, out, before = old
+    export_onnx(scorer, out, pairs=make_pairs(4), source="new", opset=18)
+    assert read_facts(out).source["name"] == "new"
+    assert store.hash_tree(out) != before
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+    store.verify(out)
+
+
+def test_a_failed_gate_leaves_the_old_engine(old: Any) -> None:
+    scorer, out, before = old
+    with pytest.raises(ParityError, match="fp32: The engine disagrees"):
+        export_onnx(scorer, out, pairs=make_pairs(4), tolerance=0.0)
+    assert unchanged(out, before)
+
+
+@pytest.mark.parametrize("extra", [-50_000, 5_000])  # the layout does not fit, the graph does not fit
+def test_a_full_disk_is_one_error_and_leaves_the_old_engine(
+    old: Any, tmp_path: Path, extra: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transenc.cli.app import main
+
+    scorer, out, before = old
+    model = tmp_path.parent / f"{tmp_path.name}-model"
+    scorer.save(model)
+    monkeypatch.setattr(sys, "argv", ["transenc", "export", "onnx", "--model", str(model), "--out", str(out)])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    allowed = (model / "model.safetensors").stat().st_size + extra  # bytes a file may have
+    resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, limits[1]))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    told = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 4, told
+    assert "File too large" in told[-1]
+    assert unchanged(out, before)
+
+
+def test_a_model_directory_without_weights_is_one_error_and_leaves_the_old_engine(
+    old: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transenc.cli.app import main
+
+    scorer, out, before = old
+    model = tmp_path.parent / f"{tmp_path.name}-model"
+    scorer.save(model)
+    (model / "model.safetensors").unlink()
+    monkeypatch.setattr(sys, "argv", ["transenc", "export", "onnx", "--model", str(model), "--out", str(out)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 3
+    assert capsys.readouterr().err == f"transenc: {model} holds no weights: model.safetensors is missing.\n"
+    assert unchanged(out, before)
+
+
+def test_too_little_space_is_said_before_any_work(old: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, out, before = old
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(MachineError, match="0 MiB free"):
+        export_onnx(scorer, out, pairs=make_pairs(4))
+    assert unchanged(out, before)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_an_interruption_leaves_the_old_engine(old: Any, calls: int) -> None:
+    scorer, out, before = old
+    left = iter(range(calls))
+
+    def check() -> None:
+        if next(left, None) == calls - 1:
+            raise Interrupted("Stopped by SIGTERM.", signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        export_onnx(scorer, out, pairs=make_pairs(4), precisions=["fp32"], optimize=True, check=check)
+    assert unchanged(out, before)
+
+
+def test_what_a_killed_export_left_is_mended(tmp_path: Path) -> None:
+    dead = 2**22 + 1  # above the largest process id
+    (tmp_path / f".out.{dead}.tmp").mkdir()
+    (tmp_path / f".out.{os.getppid()}.tmp").mkdir()  # someone at work
+    (tmp_path / ".out.old").mkdir()  # killed between two renames: the old engine lies aside
+    with place.place(tmp_path / "out", size=1):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f".out.{os.getppid()}.tmp", "out"]
+
+
+def test_an_operator_that_onnx_lacks_is_named(plms: Callable[[str], Path], tmp_path: Path) -> None:
+    class Strange(torch.nn.Module):
+        def __init__(self, inner: Any) -> None:
+            super().__init__()
+            self.inner, self.config = inner, inner.config
+            self.set_attn_implementation = inner.set_attn_implementation
+
+        def forward(self, **batch: Any) -> Any:
+            out = self.inner(**batch)
+            out.logits = torch.special.erfcx(out.logits)
+            return out
+
+    scorer = scorer_of(plms("bert"), "cross")
+    scorer = replace(scorer, transformer=replace(scorer.transformer, module=Strange(scorer.module)))
+    with pytest.raises(ConfigError, match=r"cannot be exported at opset 17: .*erfcx"):
+        trace.trace(scorer, tmp_path / "onnx/model.onnx", 17)
+
+
+def test_an_opset_too_old_and_an_unknown_precision_are_refused(
+    plms: Callable[[str], Path], tmp_path: Path
+) -> None:
+    scorer = scorer_of(plms("bert"), "bi")
+    with pytest.raises(ConfigError, match="Opset 11 is not one of 14 to 20"):
+        export_onnx(scorer, tmp_path / "out", pairs=make_pairs(4), opset=11)
+    with pytest.raises(ConfigError, match="No precision 'bf16' for an engine. There is: fp32, fp16, int8"):
+        export_onnx(scorer, tmp_path / "out", pairs=make_pairs(4), precisions=["fp32", "bf16"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_every_graph_go_beside_it_and_stay_in_the_directory(
+    plms: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace, "SINGLE_FILE", 1000)
+    out, scorer = tmp_path / "out", scorer_of(plms("bert"), "bi")
+    report = export_onnx(scorer, out, pairs=make_pairs(4), precisions=ALL, optimize=True)
+    graphs = {Path(graph.file).name for graph in report.graphs.values()}
+    assert {p.name for p in (out / "onnx").iterdir()} == graphs | {f"{name}_data" for name in graphs}
+    for name in report.graphs:
+        load_engine(out, precision=name)
+    int8 = report.graphs["int8"].file
+
+    def escape(model: onnx.ModelProto) -> None:
+        tensor = next(t for t in model.graph.initializer if t.external_data)
+        next(e for e in tensor.external_data if e.key == "location").value = "../../secret"
+
+    model = onnx.load(str(out / int8), load_external_data=False)
+    escape(model)
+    (out / int8).write_bytes(model.SerializeToString())
+    edit(out, lambda raw: raw["sha256"].update({int8: store.hash_file(out / int8)}))
+    with pytest.raises(RefusedError, match="leaves its directory"):
+        load_engine(out, precision="int8")
+
+
+def test_a_family_of_a_plugin_says_which_contract_its_graph_keeps(
+    plms: Callable[[str], Path], tmp_path: Path
+) -> None:
+    @dataclass
+    class Sharper(CrossEncoder):
+        family: str = "sharper"
+        engine: str = "cross"
+
+        def graph_outputs(self, module: Any, batch: Any) -> Any:
+            return module(**batch).logits
+
+    scorer = Sharper(scorer_of(plms("bert"), "cross").transformer)
+    report = export_onnx(scorer, tmp_path / "out", pairs=make_pairs(4))
+    assert (report.family, load_engine(tmp_path / "out").family) == ("sharper", "cross")
+    with pytest.raises(ConfigError, match="The family 'poly' has no ONNX export"):
+        export_onnx(replace(scorer, family="poly", engine="poly"), tmp_path / "no", pairs=make_pairs(4))
+
+
+# The session
+
+
+def test_threads_are_as_many_as_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert core_count() == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5}, raising=False)
+    assert core_count() == 2
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert core_count() == 0  # onnxruntime's own: a thread per physical core
+
+
+# The documentation
+
+DOCS = (Path(__file__).parents[1] / "docs/engines.md").read_text(encoding="utf-8")
+
+
+def test_the_code_of_the_documentation_scores_the_same(
+    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scorer, out, _ = made
+    block = re.search(r"```python\n(.*?)```", DOCS, re.DOTALL)
+    assert block
+    assert block[1].count("\n") < 36
+    namespace: dict[str, Any] = {}
+    exec(compile(block[1].replace('"engines/bi"', repr(str(out))), "engines.md", "exec"), namespace)
+    assert float(capsys.readouterr().out.strip("[]\n")) == pytest.approx(
+        float(scorer.score(type(GOLD).from_rows(["A man plays a guitar."], ["Someone makes music."]))[0]),
+        abs=1e-5,
+    )
+    left, right = GOLD.column(GOLD.left), GOLD.column(GOLD.right)
+    np.testing.assert_allclose(namespace["score"](left, right), scorer.score(GOLD), atol=1e-5)
+
+
+def test_the_workflow_of_the_documentation_is_valid_and_its_commands_exist() -> None:
+    import yaml
+
+    block = re.search(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
+    assert block
+    steps = yaml.safe_load(block[1])["jobs"]["export"]["steps"]
+    lines = [step["run"] for step in steps if "run" in step]
+    assert [line.split()[:2] for line in lines if line.startswith("transenc")] == [
+        ["transenc", "export"],
+        ["transenc", "evaluate"],
+    ]
+
+
+def test_a_hostile_graph_is_refused_in_every_precision(made: Made, tmp_path: Path) -> None:
+    import shutil
+
+    copy = shutil.copytree(made[1], tmp_path / "copy")
+    rewrite(copy, lambda model: setattr(model.graph.node[3], "domain", "evil.ops"))
+    with pytest.raises(RefusedError, match="evil"):
+        load_engine(copy, precision="fp32")

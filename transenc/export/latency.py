@@ -1,0 +1,102 @@
+"""Measure how fast an engine scores: latency of small batches and throughput, on the pairs given."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transenc.export.engine import Engine
+from transenc.pairs import Pairs
+
+BATCHES = (1, 8, 64)
+SECONDS = 2.0  # of measuring for each batch size, after a warm-up
+RUNS = (10, 200)  # at least and at most
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds that scoring `batch` pairs takes, tokenising included: the median and the 95th percentile."""
+
+    batch: int
+    p50: float
+    p95: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What was measured. throughput: pairs a second over all the pairs at once."""
+
+    timings: tuple[Timing, ...]
+    throughput: float
+    pairs: int
+    provider: str
+    machine: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return dataclasses.asdict(self)
+
+
+def measure(engine: Engine, pairs: Pairs) -> Latency:
+    """Time an engine on batches of 1, 8 and 64 of the pairs, taken in turn, and on all of them."""
+    timings = []
+    for batch in BATCHES:
+        index = np.arange(batch)
+        engine.score(pairs.take(index % len(pairs)))
+        times: list[float] = []
+        while len(times) < RUNS[0] or (sum(times) < SECONDS and len(times) < RUNS[1]):
+            part = pairs.take((index + len(times) * batch) % len(pairs))
+            began = time.perf_counter()
+            engine.score(part)
+            times.append(time.perf_counter() - began)
+        p50, p95 = np.percentile(np.asarray(times) * 1000, [50, 95])
+        timings.append(Timing(batch, float(p50), float(p95), len(times)))
+    began = time.perf_counter()
+    engine.score(pairs)
+    throughput = len(pairs) / (time.perf_counter() - began)
+    return Latency(tuple(timings), throughput, len(pairs), engine.provider, machine())
+
+
+def machine() -> str:
+    """Name the processor and how many cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = platform.processor() or platform.machine()
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            name = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {cores} cores"
+
+
+def rows(found: dict[str, Latency]) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and the rows of a table of graphs by name."""
+    columns = ["graph", *(f"{b}: {p}, ms" for b in BATCHES for p in ("p50", "p95")), "pairs/s"]
+    cells = [
+        [name, *(f"{v:.2f}" for t in latency.timings for v in (t.p50, t.p95)), f"{latency.throughput:,.0f}"]
+        for name, latency in found.items()
+    ]
+    return columns, cells
+
+
+def table(found: dict[str, Latency]) -> str:
+    """Return the figures as Markdown: p50 and p95 of batches of 1, 8 and 64 pairs, and throughput."""
+    columns, cells = rows(found)
+    lines = [title(found), ""]
+    for row in (columns, ["---"] * len(columns), *cells):
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def title(found: dict[str, Latency]) -> str:
+    """Say what a table of latencies holds and where it was measured."""
+    first = next(iter(found.values()))
+    return f"Latency of 1, 8 and 64 pairs and throughput over {first.pairs:,} pairs ({first.machine}):"

@@ -1,0 +1,100 @@
+"""Read what an ONNX file refers to, before anything loads it: operator libraries and files of weights."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from transenc.errors import DamagedError, RefusedError
+
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # operators that onnxruntime itself carries
+
+# The parts of an ONNX file (onnx.proto) through which it can name an operator library or another file:
+# message, field number, and the message, or in lower case the text, held there. Read here so that no package
+# is needed.
+_PARTS: dict[str, dict[int, str]] = {
+    "Model": {7: "Graph", 8: "Opset", 20: "Training", 25: "Function"},
+    "Opset": {1: "domain"},
+    "Training": {1: "Graph", 2: "Graph"},
+    "Function": {7: "Node", 9: "Opset", 10: "domain", 11: "Attribute"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "Sparse"},
+    "Node": {5: "Attribute", 7: "domain"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "Sparse", 23: "Sparse"},
+    "Sparse": {1: "Tensor", 2: "Tensor"},
+    "Tensor": {13: "Entry"},
+    "Entry": {1: "key", 2: "value"},
+}
+
+
+def refuse_foreign(graph: Path) -> list[str]:
+    """Refuse a graph with operators from elsewhere or weights outside its directory, before anything loads it.
+
+    Returns the files beside it that hold weights.
+    """
+    folder = graph.resolve().parent
+    with graph.open("rb") as file:
+        if not graph.stat().st_size:
+            raise DamagedError(f"{graph} is empty.")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                found = set(_texts(data))
+            except (IndexError, ValueError) as error:
+                raise DamagedError(f"{graph} is not an ONNX file: {error}") from error
+    for kind, text in sorted(found):
+        if kind == "domain" and text not in DOMAINS:
+            raise RefusedError(f"{graph} uses operators of '{text}', which would run code from elsewhere.")
+        if kind == "location" and (folder / text).resolve().parent != folder:
+            raise RefusedError(f"{graph} keeps weights in '{text}', which leaves its directory.")
+    return sorted(text for kind, text in found if kind == "location")
+
+
+def _texts(data: mmap.mmap) -> Iterator[tuple[str, str]]:
+    """Yield ("domain", name) and ("location", path) wherever an ONNX file holds them."""
+    stack = [("Model", 0, len(data))]
+    while stack:  # not recursion: a hostile file could nest deeper than Python's own stack
+        kind, start, end = stack.pop()
+        entry: dict[str, str] = {}
+        for number, low, high in _fields(data, start, end):
+            part = _PARTS[kind].get(number)
+            if part is None:
+                continue
+            if part[0].isupper():
+                stack.append((part, low, high))
+            elif part == "domain":
+                yield part, data[low:high].decode()
+            else:
+                entry[part] = data[low:high].decode()
+        if entry.get("key") == "location":
+            yield "location", entry.get("value", "")
+
+
+def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (number, start, end) of the length-delimited fields of a protobuf message."""
+    while position < end:
+        tag, position = _varint(data, position)
+        wire = tag & 7
+        if wire == 0:
+            _, position = _varint(data, position)
+        elif wire in (1, 5):
+            position += 8 if wire == 1 else 4
+        elif wire == 2:
+            size, position = _varint(data, position)
+            if position + size > end:
+                raise ValueError("a field is longer than its message")
+            yield tag >> 3, position, position + size
+            position += size
+        else:
+            raise ValueError(f"wire type {wire}")
+
+
+def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while shift < 70:
+        byte = data[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+        shift += 7
+    raise ValueError("a number is too long")
