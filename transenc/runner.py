@@ -151,6 +151,8 @@ class Runner:
     def _pairs(self, stage: Stage, out: Path, identity: str) -> Info:
         pairs, said = self.make_pairs()
         check_readable(self.context, pairs)
+        if self.context.settings.select == "agreement":
+            held_out(len(pairs), self.context.settings.held_out, self.context.settings.seed)  # or refuse, now
         write_pairs(pairs, out / "pairs.parquet")
         shared = {name: tasks.shared(pairs, gold) for name, gold in self.context.tests.items()}
         return {

@@ -269,8 +269,8 @@ def _check_labels_wanted(settings: Settings, *, dev: bool) -> None:
     """Refuse settings that compare models when there is nothing to compare them by."""
     if settings.label.combine == "dev-weighted" and not dev:
         raise ConfigError(
-            "label.combine=dev-weighted weighs students by labelled development pairs, and there are none: give --dev "
-            "FILE (or a --task that has some) with --select dev, or take label.combine=mean."
+            "label.combine=dev-weighted weighs students by labelled development pairs, and there are none: give "
+            "--dev FILE (or a --task that has some) with --select dev, or take label.combine=mean."
         )
     tried = [f for f in ("cross", "bi") if getattr(settings.distill, f).trials > 1]
     if tried and not dev and settings.select != "agreement":

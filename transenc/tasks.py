@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from transenc.errors import ConfigError, DataError
+from transenc.metrics import metric_for
 from transenc.pairs import Pairs, join
 from transenc.readers import SkipBad, read_pairs, read_sentences
 from transenc.registry import did_you_mean
@@ -256,8 +257,7 @@ def scored_file(given: str) -> tuple[Pairs, str]:
         get(given)  # a name without a file is a task misspelt, and is answered as such
     pairs = read_pairs(path, scores="required")
     assert pairs.scores is not None
-    binary = bool(np.isin(pairs.scores, (0, 1)).all())
-    return pairs, "auc" if binary else "spearman"
+    return pairs, metric_for(pairs.scores)
 
 
 def corpus(task: Task, data: Path | None, *, offline: bool = False) -> list[str]:

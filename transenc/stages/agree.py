@@ -18,7 +18,7 @@ def judge(
 ) -> tuple[Scores, dict[str, float | None]]:
     """Return a model's scores of the held-out pairs and what they say about it.
 
-    labels: agreement with the silver labels it learnt from. noise: agreement of two scorings with dropout on, which is
+    labels: agreement with the silver labels it learnt from. noise: agreement of two scorings with dropout on:
     how sure the model is of its own ranking; 1 without dropout. words: agreement of the labels with word overlap.
     alignment, uniformity: of a bi-encoder's vectors, two dropout views being a positive pair; for information.
     """

@@ -34,6 +34,6 @@ def imbalance(stage: str, devs: Mapping[str, float | None]) -> str | None:
         return None
     return (
         f"{stage}: {worst} teaches with {100 * known[worst]:.2f} on development data, {100 * gap:.2f} below {best} "
-        f"({100 * known[best]:.2f}); a weak partner can pull the stronger one down: --set label.combine=dev-weighted, "
-        "or leave it out"
+        f"({100 * known[best]:.2f}); a weak partner can pull the stronger one down: "
+        "--set label.combine=dev-weighted, or leave it out"
     )

@@ -46,6 +46,6 @@ def check_readable(context: Context, pairs: Pairs) -> None:
         unknown = float((ids == tokenizer.unk_token_id).mean()) if len(ids) else 1.0
         if unknown > MOST_UNKNOWN:
             raise ConfigError(
-                f"{student} ({plm.name}) does not know {100 * unknown:.0f}% of the tokens of the pairs: its tokenizer "
-                "is for other text. Take a --plm of that language, or another --pairs, --corpus or --task."
+                f"{student} ({plm.name}) does not know {100 * unknown:.0f}% of the tokens of the pairs: its "
+                "tokenizer is for other text. Take a --plm of that language, or another --pairs, --corpus or --task."
             )

@@ -27,8 +27,8 @@ class Tried:
 def try_seeds(settings: DistillSettings, seed: int, checkpoints: Checkpoints, train: Train) -> Tried:
     """Train each trial's seed for a share of the steps and return the best; the first is `seed` itself.
 
-    train: seed, checkpoints, share of the steps -> the model and what training did. A trial ends with a checkpoint, so
-    that the best one is trained on and a stopped run repeats none. One model is in memory at a time.
+    train: seed, checkpoints, share of the steps -> the model and what training did. A trial ends with a
+    checkpoint, so the best one is trained on and a stopped run repeats none. One model is in memory at a time.
     """
     seeds = [seed, *(derive(seed, "trial", k) for k in range(1, settings.trials))]
     places = [replace(checkpoints, name=f"{checkpoints.name}/trial-{k}") for k in range(len(seeds))]
