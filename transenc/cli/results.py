@@ -16,6 +16,8 @@ def show_plan(session: Session, *, as_json: bool) -> None:
     """Print the stages of a run, what they work on, and where."""
     import math
 
+    from transenc.agreement import held_out
+
     pairs, said = session.inputs.make_pairs()
     n = len(pairs)
     rows = []
@@ -31,7 +33,9 @@ def show_plan(session: Session, *, as_json: bool) -> None:
                 and session.inputs.symmetric
                 and stage.family != "bi"
             )
-            examples = n * (2 if both else 1)
+            share = stage.settings.get("held_out")
+            judged = len(held_out(n, share, session.settings.seed)) if share else 0
+            examples = (n - judged) * (2 if both else 1)
             steps = math.ceil(examples / stage.settings["batch_size"]) * stage.settings["epochs"]
             what = f"{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}"
         elif stage.kind == "prime":
