@@ -122,7 +122,7 @@ def _development(
 def _check_gold(gold: Pairs, metric: str, what: str, way_on: str) -> None:
     assert gold.scores is not None
     try:
-        METRICS[metric](gold.scores, gold.scores)
+        METRICS[metric](np.arange(len(gold)), gold.scores)
     except DataError as error:
         raise DataError(f"{what} cannot judge a model: {error} {way_on}") from None
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
-from transenc.errors import MachineError, TransencError
+from transenc.errors import Interrupted, MachineError, TransencError
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
 from transenc.progress import Progress
@@ -127,9 +127,13 @@ class Workers:
             self.report(content)
             return None
         if kind == "log":
-            logging.getLogger(content.name).handle(content)
+            logger = logging.getLogger(content.name)
+            if logger.isEnabledFor(content.levelno):
+                logger.handle(content)
             return None
         stage, worker.busy = worker.busy, None
+        if kind == "stopped":
+            return None
         if kind == "error":
             return content if isinstance(content, Exception) else RuntimeError(content)
         on_done(stage, content)
@@ -164,9 +168,9 @@ def _serve(pipe: Connection, portable: Callable[[], Runner], signalled: Any) -> 
             return
         try:
             pipe.send(("done", runner.finish(stage, identity)))
-        except TransencError as error:
-            pipe.send(("error", error))
-        except OSError as error:
+        except Interrupted:
+            pipe.send(("stopped", None))
+        except (TransencError, OSError) as error:
             pipe.send(("error", error))
         except Exception as error:
             pipe.send(("error", f"{type(error).__name__}: {error}"))

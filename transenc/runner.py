@@ -290,12 +290,10 @@ class Runner:
 
     def _agree(self, stage: Stage, out: Path, identity: str) -> Info:
         context = self.context
-        held = self.pairs.take(held_out(len(self.pairs), stage.settings["held_out"], context.settings.seed))
+        places = held_out(len(self.pairs), stage.settings["held_out"], context.settings.seed)
+        held = self.pairs.take(places)
         scorer = family(str(stage.family)).load(context.store.path(stage.needs[0]), compute=context.compute)
-        labels = None
-        if len(stage.needs) > 2:
-            places = held_out(len(self.pairs), stage.settings["held_out"], context.settings.seed)
-            labels = self._scores(stage.needs[2], "silver")[places]
+        labels = self._scores(stage.needs[2], "silver")[places] if len(stage.needs) > 2 else None
         scores, facts = judge(scorer, held, labels, derive(context.settings.seed, stage.name))
         write_pairs(held.with_scores(scores), out / "scores.parquet")
         return {"model": stage.needs[0], "held_out": len(held), **facts}
