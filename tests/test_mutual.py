@@ -92,7 +92,7 @@ def test_the_auc_of_mean_scores_is_not_the_mean_of_aucs() -> None:
     assert auc(mean(columns), gold) == 1.0
 
 
-def test_students_on_two_devices_give_the_bytes_of_one_also_when_stopped(tmp_path: Path, plm: Path) -> None:
+def test_a_run_on_two_devices_stops_at_a_signal_and_gives_the_bytes_of_one(tmp_path: Path, plm: Path) -> None:
     stop = StopFlag()
     runner, stages = small_runner(tmp_path / "run", plm, students=2, computes=2, stop=stop)
     seen: set[str] = set()
@@ -108,10 +108,7 @@ def test_students_on_two_devices_give_the_bytes_of_one_also_when_stopped(tmp_pat
         with pytest.raises(Interrupted):
             runner.run(stages)
     assert {"cycle-1/distill-cross/s0", "cycle-1/distill-cross/s1"} <= seen
-    runner, stages = small_runner(tmp_path / "run", plm, students=2, computes=2)
-    with runner.context.store.lock():
-        record(runner.context)
-        runner.run(stages)
+    run_small(tmp_path / "run", plm, students=2)
     run_small(tmp_path / "alone", plm, students=2)
     assert content(tmp_path / "run") == content(tmp_path / "alone")
 
