@@ -117,6 +117,14 @@ def test_each_seed_is_a_run_of_its_own_and_the_same_command_continues(
     assert content(files / "all") == before
 
 
+def test_a_seed_can_be_the_newest_run(tmp_path: Path) -> None:
+    from transenc.runs import newest_run
+
+    (tmp_path / "x-seeds/seed-1/best/bi").mkdir(parents=True)
+    (tmp_path / "x-seeds/seed-1/best/bi/best.json").touch()
+    assert newest_run(tmp_path) == tmp_path / "x-seeds/seed-1"
+
+
 def scored(path: Path, *rows: tuple[str, str, float]) -> None:
     lines = ["score\tsentence1\tsentence2", *(f"{s}\t{a}\t{b}" for a, b, s in rows)]
     path.write_text("\n".join(lines) + "\n")

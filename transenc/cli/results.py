@@ -40,6 +40,8 @@ def show_plan(session: Session, *, as_json: bool) -> None:
             what = f"{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}"
         elif stage.kind == "prime":
             what = "as it is" if stage.settings["method"] == "none" else str(stage.settings["method"])
+        elif stage.kind == "agree":
+            what = f"{len(held_out(n, stage.settings['held_out'], session.settings.seed)):,} held-out pairs"
         elif stage.kind == "evaluate":
             what = f"{sum(len(p) for p in session.inputs.tests.values()):,} test pairs"
         elif stage.kind == "select":
