@@ -117,10 +117,10 @@ class Workers:
         try:
             kind, content = worker.pipe.recv()
         except EOFError:
-            stage, worker.busy = worker.busy.name, None
+            name, worker.busy = worker.busy.name, None
             worker.process.join(timeout=5)
             return MachineError(
-                f"The process of {stage} ended with code {worker.process.exitcode} (out of memory?). "
+                f"The process of {name} ended with code {worker.process.exitcode} (out of memory?). "
                 "The same command continues from here."
             )
         if kind == "progress":

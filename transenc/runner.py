@@ -333,6 +333,7 @@ class Runner:
         precision: dict[str, float] = {}
         for name, scores in columns.items():
             gold = self.context.tests[name].scores
+            assert gold is not None
             values[name] = float(METRICS[metrics[name]](scores, gold))
             if METRICS[metrics[name]].binary:
                 precision[name] = float(METRICS["average_precision"](scores, gold))
