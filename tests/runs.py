@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transenc.digests import plm_digest
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
 from transenc.models.intake import resolve
+from transenc.pairs import Pairs
 from transenc.runner import Runner, record
 from transenc.stages.context import Context
 from transenc.store import Store
@@ -37,6 +39,9 @@ def small_runner(
     cycles: int = 1,
     stop: StopFlag | None = None,
     changes: dict[str, Any] | None = None,
+    n: int = 24,
+    computes: int = 1,
+    gold: Callable[[Pairs], Pairs] = lambda pairs: pairs,
 ) -> tuple[Runner, list[Any]]:
     from transenc.config import merge
 
@@ -48,13 +53,16 @@ def small_runner(
         settings=settings,
         compute=Compute("cpu", "fp32"),
         plms={s.name: found for s in names},
-        dev=make_pairs(12, seed=1, scored=True),
-        tests={"test": make_pairs(10, seed=2, scored=True)},
+        dev=gold(make_pairs(12, seed=1, scored=True)),
+        tests={"test": gold(make_pairs(10, seed=2, scored=True))},
         stop=stop or StopFlag(),
         checkpoint_every=3,
     )
     digests: dict[str, Any] = {f"plm:{s.name}": plm_digest(plm) for s in names}
-    return Runner(context, lambda: (make_pairs(24), []), digests), plan(settings, names, tests=True, dev=True)
+    runner = Runner(context, lambda: (make_pairs(n), []), digests)
+    runner.computes = [context.compute] * computes
+    by_dev = settings.select == "dev"
+    return runner, plan(settings, names, tests=True, dev=by_dev)
 
 
 def stage_names() -> list[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from transenc.config import build, from_assignments, merge, parse_yaml, recipe_layers, recipes
+from transenc.config import build, check_students, from_assignments, merge, parse_yaml, recipe_layers, recipes
 from transenc.errors import ConfigError
 
 
@@ -18,12 +18,28 @@ def test_the_defaults_are_those_of_the_paper_for_sts() -> None:
     assert (cross.learning_rate, cross.batch_size, cross.epochs, cross.max_length) == (2e-5, 32, 1, 64)
     assert (bi.learning_rate, bi.batch_size, bi.epochs, bi.max_length) == (5e-5, 128, 10, 32)
     assert (cross.warmup, bi.warmup, cross.weight_decay, cross.max_grad_norm) == (0.1, 0.0, 0.01, 1.0)
-    assert (cross.start, bi.start, cross.both_orders, cross.evaluate_every) == ("base", "primed", True, 200)
+    assert (cross.start, bi.start, cross.both_orders, cross.evaluate_every) == ("base", "primed", None, 200)
 
 
 def test_a_binary_task_takes_the_papers_epochs_and_cycles() -> None:
     chosen = build(merge(*recipe_layers("self", task="mrpc", metric="auc"), {"plm": ["x"]}))
     assert (chosen.cycles, chosen.distill.cross.epochs, chosen.distill.bi.epochs) == (5, 3, 15)
+
+
+def test_mutual_has_the_settings_of_self_for_every_task() -> None:
+    for task, metric in ((None, None), ("sts", "spearman"), ("mrpc", "auc")):
+        own, mutual = (
+            build(merge(*recipe_layers(name, task=task, metric=metric), {"plm": ["x", "y"], "recipe": "r"}))
+            for name in ("self", "mutual")
+        )
+        assert own == mutual
+
+
+def test_mutual_needs_two_students() -> None:
+    with pytest.raises(ConfigError, match="Recipe 'mutual' needs 2 students and x is one: repeat --plm"):
+        check_students("mutual", ["x"])
+    check_students("mutual", ["x", "y"])
+    check_students("self", ["x"])
 
 
 def test_one_changed_key_keeps_the_rest_of_its_group() -> None:
@@ -59,7 +75,7 @@ def test_assignments_are_read_as_the_numbers_they_look_like(assignment: str, val
         ({"cycles": "3"}, "'cycles' is '3': Input should be a valid integer"),
         ({"seed": True}, "'seed' is True: Input should be a valid integer"),
         ({"distill": {"bi": {"learning_rate": float("nan")}}}, "'distill.bi.learning_rate' is nan"),
-        ({"select": "best"}, "'select' is 'best': Input should be 'dev' or 'last'"),
+        ({"select": "best"}, "'select' is 'best': Input should be 'dev', 'last' or 'agreement'"),
         ({"distill": {"bi": {"objective": "cosin_mse"}}}, "Did you mean 'cosine_mse'"),
         ({"plm": []}, "'plm' is"),
     ],

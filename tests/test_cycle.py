@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from transenc.config import build
-from transenc.cycle import Student, model_stages, plan, student_names
+from transenc.cycle import Student, batches, model_stages, plan, student_names
 
 
 def planned(n: int = 1, **values: Any) -> Any:
@@ -78,6 +78,34 @@ def test_the_start_is_a_candidate_for_the_best_bi_encoder() -> None:
     best = next(s for s in stages if s.name == "best/bi")
     assert "prime/s0" in best.needs
     assert [s.cycle for s in model_stages(stages, "s0", "bi")] == [0, 1, 2]
+
+
+def test_without_labels_every_model_is_judged_on_held_out_pairs_before_selection() -> None:
+    settings = build({"plm": ["a"], "task": "sts", "cycles": 1, "select": "agreement"})
+    stages = {s.name: s for s in plan(settings, [Student("a", "a", "none")], tests=True)}
+    models = ("prime/a", "cycle-1/distill-cross/a", "cycle-1/distill-bi/a")
+    assert stages["select"].needs == (*models, *(f"agreement/{name}" for name in models))
+    assert stages["agreement/cycle-1/distill-bi/a"].needs[-1] == "cycle-1/silver-cross"
+    assert all(stages[name].settings["held_out"] == 0.1 for name in models[1:])
+    assert not any(stages[name].settings["dev"] for name in models)
+
+
+def test_students_are_batched_where_none_needs_another() -> None:
+    stages = planned(2, cycles=2)
+    groups = batches(stages)
+    assert [s for group in groups for s in group] == stages
+    for group in groups:
+        assert len(group) in (1, 2)
+        assert not {s.name for s in group} & {need for s in group for need in s.needs}
+    pairs = {group[0].kind for group in groups if len(group) == 2}
+    assert pairs == {"prime", "label", "distill", "evaluate", "best"}
+
+
+def test_several_students_are_evaluated_together() -> None:
+    found = {s.name: s for s in planned(2, cycles=1) if s.kind == "ensemble"}
+    assert set(found) == {"ensemble/start-bi", "ensemble/best-bi", "ensemble/best-cross"}
+    assert found["ensemble/start-bi"].needs == ("select", "evaluate/prime/s0", "evaluate/prime/s1")
+    assert not [s for s in planned(1) if s.kind == "ensemble"]
 
 
 def test_without_development_data_the_last_cycle_is_selected() -> None:

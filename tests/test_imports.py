@@ -27,6 +27,7 @@ LAYERS = [
     ["transenc.pairs", "transenc.store", "transenc.config"],
     ["transenc.metrics", "transenc.readers", "transenc.scorer"],
     [
+        "transenc.agreement",
         "transenc.digests",
         "transenc.tasks",
         "transenc.samplers",
@@ -43,7 +44,7 @@ LAYERS = [
         "transenc.card",
         "transenc.cycle",
     ],
-    ["transenc.inputs", "transenc.runner", "transenc.single"],
+    ["transenc.inputs", "transenc.runner", "transenc.parallel", "transenc.single", "transenc.repeats"],
     ["transenc.session", "transenc.single_stages"],
     ["transenc.cli", "transenc.__main__"],
 ]

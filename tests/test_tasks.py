@@ -67,7 +67,7 @@ def rows(pairs: Pairs) -> list[tuple[str, str]]:
 
 
 def test_the_names_are_those_of_the_documentation() -> None:
-    assert tasks.names() == ["sts", *MEMBERS, "mrpc", "qnli", "demo"]
+    assert tasks.names() == ["sts", *MEMBERS, "mrpc", "qnli", "qqp", "demo"]
     assert all(tasks.get(name).name == name for name in tasks.names())
 
 
@@ -148,7 +148,45 @@ def test_scores_are_mapped_by_each_files_own_range(data: Path) -> None:
         assert pairs.scores is not None
         assert pairs.scores.tolist() == [0, 1]
     assert tuple(tasks.tests(tasks.get("sickr"), data, offline=True)) == ("sickr",)
-    assert tasks.dev(tasks.get("sickr"), data, offline=True).scores.tolist() == [0.5, 1]  # type: ignore[union-attr]
+    assert tasks.dev(tasks.get("stsb"), data, offline=True).scores.tolist() == [0.5, 1]  # type: ignore[union-attr]
+
+
+def test_sick_alone_has_its_own_pairs_and_development_part(data: Path) -> None:
+    tsv(data / "sickr-trial.tsv", ("trial a", "trial b", 1), ("trial c", "trial d", 3))
+    tsv(data / "sickr-train.tsv", ("train a", "train b", 1))
+    task = tasks.get("sickr")
+    assert tasks.dev(task, data, offline=True).scores.tolist() == [0, 0.5]  # type: ignore[union-attr]
+    found = rows(tasks.pool(task, data, offline=True))
+    assert {first.split()[0] for first, _ in found} == {"train", "trial", "sickr"}
+
+
+def test_qqp_is_cut_from_its_files_on_the_hub(hub: Server) -> None:
+    columns = {
+        "question1": [f"q{i}" for i in range(1002)],
+        "question2": [f"r{i}" for i in range(1002)],
+        "label": [i % 2 for i in range(1002)],
+    }
+    hub.files["nyu-mll/glue/qqp/validation-00000-of-00001.parquet"] = parquet(**columns)
+    hub.files["nyu-mll/glue/qqp/train-00000-of-00001.parquet"] = parquet(
+        question1=["a"], question2=["b"], label=[1]
+    )
+    qqp = tasks.get("qqp")
+    test = tasks.tests(qqp, None)["qqp"]
+    assert test.scores is not None
+    assert test.scores.tolist() == [0, 1]  # 1 is a duplicate, as it stands
+    assert (len(tasks.dev(qqp, None)), len(tasks.pool(qqp, None))) == (1000, 1003)
+
+
+def test_evaluation_takes_tasks_and_files_and_gives_each_its_metric(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t0\n")
+    sets, metrics = tasks.evaluation(["stsb", str(tmp_path / "own.tsv")], data, offline=True)
+    assert metrics == {"stsb": "spearman", "own.tsv": "auc"}
+    assert [len(pairs) for pairs in sets.values()] == [2, 2]
+
+
+def test_evaluation_pairs_are_counted_in_either_order_and_case() -> None:
+    pairs = Pairs.from_rows(["a", "c"], ["b", "d"])
+    assert tasks.shared(pairs, Pairs.from_rows(["B ", "c", "x"], ["A", "d", "y"])) == 2
 
 
 def test_the_given_pool_is_preferred(data: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,9 @@ from transenc.config import Settings
 from transenc.models.intake import Plm
 
 
-def model_card(family: str, plm: Plm, settings: Settings, chosen: dict[str, Any], metric: str) -> str:
+def model_card(
+    family: str, plm: Plm, settings: Settings, chosen: dict[str, Any], metric: str, *, setting: str
+) -> str:
     """Return a card with front matter that model hubs read; it repeats only what the run recorded."""
     pipeline = "sentence-similarity" if family == "bi" else "text-ranking"
     hub = plm.revision is not None
@@ -26,19 +28,25 @@ def model_card(family: str, plm: Plm, settings: Settings, chosen: dict[str, Any]
         f"# {plm.name.rstrip('/').rpartition('/')[2]}, {family}-encoder by transenc {__version__}",
         "",
         f"A {kind}. Made without labels by Trans-Encoder distillation (Liu et al., ICLR 2022), recipe "
-        f"`{settings.recipe}`, {settings.cycles} cycles on `{source}`"
-        f"{' (inductive)' if settings.inductive else ''}, seed {settings.seed}.",
+        f"`{settings.recipe}`, {settings.cycles} cycles on `{source}`, seed {settings.seed}.",
         "",
-        f"Kept: `{chosen['model']}`"
-        + (
-            f", development {metric} {100 * chosen['dev']:.2f}. "
-            "Labelled development pairs selected it; none trained it."
-            if chosen["dev"] is not None
-            else ", the last cycle: no labelled data was used at all."
-        ),
+        f"Kept: `{chosen['model']}`" + _selection(chosen, metric),
+        "",
+        f"{setting[:1].upper()}{setting[1:]}.",
     ]
     if plm.note:
         body += ["", f"Start: {plm.note}."]
-    if chosen["cycle"] == 0:
+    if chosen["cycle"] == 0 and chosen["dev"] is not None:
         body += ["", "No cycle beat the start on development data, so this is the start itself."]
     return "\n".join(front + body) + "\n"
+
+
+def _selection(chosen: dict[str, Any], metric: str) -> str:
+    if chosen["dev"] is not None:
+        return (
+            f", development {metric} {100 * chosen['dev']:.2f}. "
+            "Labelled development pairs selected it; none trained it."
+        )
+    if "reason" in chosen:
+        return f": {chosen['reason']} (--select agreement). No labelled data was used at all."
+    return ", the last cycle: no labelled data was used at all."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -141,7 +141,14 @@ class DistillSettings(FitSettings):
     start: Literal["base", "primed", "previous"] = Field(
         "base", description="Initial weights: the PLM's, the primed bi-encoder's, or the current teacher's."
     )
-    both_orders: bool = Field(True, description="Train on (a, b) and (b, a); never for an asymmetric task.")
+    both_orders: bool | None = Field(
+        None,
+        description="Train on (a, b) and (b, a); null: if the task's pairs mean the same in both orders.",
+    )
+    trials: int = Field(
+        1, ge=1, description="Seeds that are tried for a share of the steps; the best one is trained on."
+    )
+    trial_share: float = Field(0.2, gt=0, lt=1, description="Share of the steps that each trial runs.")
 
     @field_validator("objective")
     @classmethod
@@ -166,7 +173,7 @@ class Distill(Frozen):
 class LabelSettings(Frozen):
     """How teachers' scores become silver labels."""
 
-    combine: Literal["mean", "rank-mean"] = Field(
+    combine: Literal["mean", "rank-mean", "dev-weighted"] = Field(
         "mean", description="How several teachers' scores are combined."
     )
     transform: Literal["none", "rank", "match"] = Field(
@@ -197,10 +204,26 @@ class Settings(Frozen):
     corpus: str | None = Field(
         None, description="File of sentences that pairs are mined from, instead of a task's."
     )
+    dev: str | None = Field(
+        None, description="Task or scored file whose development pairs select; null: the task's own."
+    )
+    evaluate: tuple[str, ...] = Field(
+        (), description="Tasks or scored files that models are tested on; none: the task's own."
+    )
     recipe: str = Field("self", description="Named settings shipped with transenc.")
     cycles: int = Field(3, ge=1, le=100, description="Rounds of bi -> cross -> bi.")
-    select: Literal["dev", "last"] = Field(
-        "dev", description="Keep the best on development data, or the last cycle."
+    select: Literal["dev", "last", "agreement"] = Field(
+        "dev",
+        description="Keep the best on labelled development data, the last cycle, or choose without labels.",
+    )
+    held_out: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="Share of the pairs that --select agreement judges on and never trains on.",
+    )
+    symmetric: bool | None = Field(
+        None, description="Whether (a, b) and (b, a) mean the same; null: as the task says, else yes."
     )
     inductive: bool = Field(False, description="Leave every evaluation pair out of the training pool.")
     skip_bad: str | None = Field(
@@ -217,7 +240,7 @@ class Settings(Frozen):
     label: LabelSettings = LabelSettings()
     distill: Distill = Distill()
 
-    @field_validator("plm", mode="before")
+    @field_validator("plm", "evaluate", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
@@ -284,7 +307,23 @@ def recipe_layers(name: str, *, task: str | None, metric: str | None) -> list[di
     text = (files("transenc") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     raw = parse_yaml(text, f"recipe {name}")
     by_metric, by_task = raw.pop("for_metric", {}), raw.pop("for_task", {})
-    return [raw, by_metric.get(metric, {}), by_task.get(task, {})]
+    like = raw.pop("like", None)
+    inherited = recipe_layers(like, task=task, metric=metric) if like else []
+    raw.pop("students", None)
+    return [*inherited, raw, by_metric.get(metric, {}), by_task.get(task, {})]
+
+
+def check_students(recipe: str, plms: Sequence[str]) -> None:
+    """Raise ConfigError when a recipe of ours needs more starts than were named."""
+    if recipe not in recipes():
+        return
+    text = (files("transenc") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
+    least = int(parse_yaml(text, f"recipe {recipe}").get("students", 1))
+    if len(plms) < least:
+        raise ConfigError(
+            f"Recipe '{recipe}' needs {least} students and {', '.join(plms)} is one: repeat --plm NAME, "
+            "or take --recipe self."
+        )
 
 
 def load_file(path: Path) -> dict[str, Any]:

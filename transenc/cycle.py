@@ -93,19 +93,62 @@ def plan(
         for teaching, learning in HALF_CYCLES:
             stages += _half_cycle(settings, students, cycle, teaching, learning, teacher, dev=dev)
     models = [s for s in stages if s.kind in ("prime", "distill")]
-    by = "dev" if settings.select == "dev" and dev else "last"
-    stages.append(Stage("select", "select", {"by": by}, tuple(s.name for s in models)))
+    by = "last" if settings.select == "dev" and not dev else settings.select
+    needs = tuple(s.name for s in models)
+    if by == "agreement":
+        judged = [_judged(settings, s) for s in models]
+        stages += judged
+        needs += tuple(s.name for s in judged)
+    stages.append(Stage("select", "select", {"by": by}, needs))
     if tests:
-        stages += [
+        tested = [
             Stage(f"evaluate/{s.name}", "evaluate", {}, (s.name,), s.student, s.family, s.cycle)
             for s in models
         ]
+        stages += tested
+        if len(students) > 1:
+            for of, family in (("start", "bi"), ("best", "bi"), ("best", "cross")):
+                members = [s.name for s in tested if s.family == family and (of == "best" or s.cycle == 0)]
+                name = f"ensemble/{of}-{family}"
+                stages.append(Stage(name, "ensemble", {"of": of}, ("select", *members), None, family))
     for family in ("bi", "cross"):
         for student in students:
             name = f"best/{family}" if len(students) == 1 else f"best/{family}/{student.name}"
             candidates = tuple(s.name for s in model_stages(stages, student.name, family))
             stages.append(Stage(name, "best", {}, ("select", *candidates), student.name, family))
     return stages
+
+
+def _judged(settings: Settings, model: Stage) -> Stage:
+    """Return the stage that judges a model on the held-out pairs, beside the labels that it learnt from."""
+    learnt_from = (model.needs[0],) if model.kind == "distill" else ()
+    return Stage(
+        f"agreement/{model.name}",
+        "agree",
+        {"held_out": settings.held_out},
+        (model.name, "pairs", *learnt_from),
+        model.student,
+        model.family,
+        model.cycle,
+    )
+
+
+def batches(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Group neighbouring stages of one kind, one student each, that need nothing of each other."""
+    groups: list[list[Stage]] = []
+    for stage in stages:
+        group = groups[-1] if groups else []
+        alike = bool(group) and (stage.kind, stage.family, stage.cycle) == (
+            group[0].kind,
+            group[0].family,
+            group[0].cycle,
+        )
+        new = stage.student is not None and stage.student not in [s.student for s in group]
+        if alike and new and not {s.name for s in group} & set(stage.needs):
+            group.append(stage)
+        else:
+            groups.append([stage])
+    return groups
 
 
 def _half_cycle(
@@ -156,6 +199,8 @@ def _half_cycle(
             needs.append(teacher[student.name])
         name = f"{at}/distill-{learning}/{student.name}"
         chosen = {**wanted.model_dump(), "pooling": settings.pooling, "dev": dev}
+        if settings.select == "agreement":
+            chosen["held_out"] = settings.held_out
         stages.append(
             Stage(name, "distill", chosen, tuple(dict.fromkeys(needs)), student.name, learning, cycle)
         )

@@ -75,12 +75,15 @@ def write_mteb(results: Sequence[Result], model: str, revision: str, out: Path) 
     """
     folder = out / model.strip("/").replace("/", "__") / revision
     folder.mkdir(parents=True, exist_ok=True)
+    seen: set[str] = set()  # the first metric of a task is its main one
     for result in results:
         if result.low is None:
             continue
-        key = "cosine_spearman" if result.metric == "spearman" else "max_auc"
+        if result.task in seen:
+            continue
+        seen.add(result.task)
         entry = {
-            key: result.value,
+            **{MTEB_KEYS[r.metric]: r.value for r in results if r.task == result.task},
             "main_score": result.value,
             "hf_subset": "default",
             "languages": ["eng-Latn"],
@@ -101,6 +104,9 @@ def write_mteb(results: Sequence[Result], model: str, revision: str, out: Path) 
     return folder
 
 
+MTEB_KEYS = {
+    "spearman": "cosine_spearman", "pearson": "cosine_pearson", "auc": "max_auc", "average_precision": "max_ap",
+}  # fmt: skip
 MTEB_NAMES = {
     "sts12": "STS12", "sts13": "STS13", "sts14": "STS14", "sts15": "STS15", "sts16": "STS16",
     "stsb": "STSBenchmark", "sickr": "SICK-R",

@@ -16,6 +16,7 @@ from transenc.config import Settings
 from transenc.cycle import Student, student_names
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError, DataError
+from transenc.metrics import METRICS
 from transenc.models.bi import BiEncoder, BiFamily
 from transenc.models.device import Compute
 from transenc.models.intake import Plm, resolve
@@ -33,7 +34,8 @@ class Inputs:
     """Hold a run's data.
 
     make_pairs: read or mine the training pairs, and say how; called once in the life of a run. source: what decides
-    them. dev, tests: scored pairs, gold in [0, 1]. said: lines that a reader of the results must see.
+    them. dev, tests: scored pairs. metric: of the development pairs; metrics: of each test set. said: lines that a
+    reader of the results must see.
     """
 
     make_pairs: Callable[[], tuple[Pairs, list[str]]]
@@ -41,6 +43,7 @@ class Inputs:
     dev: Pairs | None = None
     tests: Mapping[str, Pairs] = field(default_factory=dict)
     metric: str = "spearman"
+    metrics: Mapping[str, str] = field(default_factory=dict)
     symmetric: bool = True
     said: list[str] = field(default_factory=list)
 
@@ -67,10 +70,14 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
     if settings.pairs and settings.corpus:
         raise ConfigError("Give either --pairs (pairs as they are) or --corpus (pairs are mined), not both.")
     task = tasks.get(settings.task) if settings.task else None
-    if settings.inductive and task is None:
-        raise ConfigError("--inductive leaves out a task's evaluation pairs: name the --task.")
-    dev = tasks.dev(task, data, offline=offline) if task else None
-    tests = dict(tasks.tests(task, data, offline=offline)) if task else {}
+    given_tests = settings.evaluate or ((settings.task,) if settings.task else ())
+    if settings.inductive and not given_tests:
+        raise ConfigError("--inductive leaves out the evaluation pairs: name a --task, or --evaluate FILE.")
+    symmetric = _symmetric(settings, task)
+    dev, metric = _development(settings, task, data, offline=offline)
+    tests, metrics = tasks.evaluation(given_tests, data, offline=offline)
+    for name, gold in tests.items():
+        _check_gold(gold, metrics[name], f"test set {name}", "Give another --evaluate.")
     skip = SkipBad.parse(settings.skip_bad) if settings.skip_bad else None
     if settings.pairs:
         given = read_pairs(Path(settings.pairs), scores="ignored", skip_bad=skip)
@@ -85,13 +92,60 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
     else:
         known = ", ".join(tasks.names())
         raise ConfigError(f"Nothing to learn from: give --task ({known}), --pairs or --corpus.")
-    if task is not None:
-        inputs.dev, inputs.tests, inputs.metric, inputs.symmetric = dev, tests, task.metric, task.symmetric
-        if task.note and not settings.inductive:
-            inputs.said.append(f"task {task.name}: {task.note}")
-        if settings.inductive:
-            inputs = _without_evaluation(inputs, [dev, *tests.values()])
+    inputs.dev, inputs.tests, inputs.metric, inputs.metrics = dev, tests, metric, metrics
+    inputs.symmetric = symmetric
+    if task is not None and task.note and not settings.inductive:
+        inputs.said.append(f"task {task.name}: {task.note}")
+    if settings.inductive:
+        inputs = _without_evaluation(inputs, [dev, *tests.values()])
     return _sampled(inputs, settings)
+
+
+def _development(
+    settings: Settings, task: tasks.Task | None, data: Path | None, *, offline: bool
+) -> tuple[Pairs | None, str]:
+    """Read the labelled development pairs and their metric; none, unread, when selection is without labels."""
+    own = task.metric if task else "spearman"
+    if settings.select == "agreement":
+        if settings.dev:
+            raise ConfigError("--select agreement reads no label: leave out --dev, or take --select dev.")
+        return None, own
+    name = settings.dev or (task.name if task else None)
+    if name is None:
+        return None, own
+    dev, metric = tasks.development(name, data, offline=offline)
+    what = f"{tasks.get(name).dev.name} of task {name}" if name in tasks.names() else name
+    _check_gold(dev, metric, what, "Give another --dev, or choose without labels: --select agreement.")
+    return dev, metric
+
+
+def _check_gold(gold: Pairs, metric: str, what: str, way_on: str) -> None:
+    assert gold.scores is not None
+    try:
+        METRICS[metric](np.arange(len(gold)), gold.scores)
+    except DataError as error:
+        raise DataError(f"{what} cannot judge a model: {error} {way_on}") from None
+
+
+def _symmetric(settings: Settings, task: tasks.Task | None) -> bool:
+    """Tell whether both orders of a pair mean the same; refuse settings that say so of a task where they do not."""
+    own = task.symmetric if task else True
+    if task is not None and not own:
+        both = [
+            key
+            for key, wrong in (
+                ("symmetric", settings.symmetric),
+                ("distill.cross.both_orders", settings.distill.cross.both_orders),
+                ("distill.bi.both_orders", settings.distill.bi.both_orders),
+            )
+            if wrong
+        ]
+        if both:
+            raise ConfigError(
+                f"Task '{task.name}' is asymmetric: (a, b) and (b, a) differ, so {both[0]}=true would teach wrong "
+                f"labels. Leave {both[0]} out, or set it to false."
+            )
+    return own if settings.symmetric is None else settings.symmetric
 
 
 def _from_pairs(given: Pairs, said: str) -> Inputs:
@@ -124,7 +178,8 @@ def _without_evaluation(inputs: Inputs, evaluation: Sequence[Pairs | None]) -> I
         kept, dropped = tasks.without(pairs, held)
         return kept, [*said, f"inductive: {dropped:,} of them are evaluation pairs and were left out"]
 
-    source = {**inputs.source, "without": [pairs_digest(pairs) for pairs in held]}
+    # By their text alone: gold scores must not decide anything here.
+    source = {**inputs.source, "without": [pairs_digest(pairs.with_scores(None)) for pairs in held]}
     return replace(inputs, make_pairs=make, source=source)
 
 

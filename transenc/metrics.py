@@ -133,6 +133,11 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def metric_for(gold: npt.ArrayLike) -> str:
+    """Name the metric of gold scores: auc when all are 0 or 1, else spearman."""
+    return "auc" if bool(np.isin(np.asarray(gold), (0, 1)).all()) else "spearman"
+
+
 def bootstrap(
     metric: Metric,
     scores: npt.ArrayLike,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import platform
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,26 +18,34 @@ from typing import Any
 import numpy as np
 import torch
 
-from transenc import __version__, registry
-from transenc.config import FitSettings, PrimeSettings
-from transenc.cycle import Stage
+from transenc import __version__, registry, tasks
+from transenc.agreement import Candidate, agreement, choose, held_out
+from transenc.config import DistillSettings, FitSettings, PrimeSettings
+from transenc.cycle import Stage, batches
 from transenc.errors import ConfigError, DamagedError
 from transenc.metrics import METRICS
 from transenc.models.bi import BiEncoder
+from transenc.models.device import Compute
 from transenc.pairs import Pairs, Scores
+from transenc.parallel import Portable, Workers, portable
 from transenc.readers import read_pairs, write_pairs
-from transenc.scorer import COMBINE, BothOrders, blend, to_labels
+from transenc.scorer import COMBINE, BothOrders, blend, mean, to_labels, weighted_mean
 from transenc.seeds import derive
+from transenc.stages.agree import judge
+from transenc.stages.balance import dev_weights, imbalance
 from transenc.stages.context import Context, family
 from transenc.stages.distill import distill_model
 from transenc.stages.label import CHECKPOINT_SECONDS, score_pairs
 from transenc.stages.prime import prime_model, save_history
-from transenc.store import canonical, fingerprint, manifest, write_file
+from transenc.stages.readable import check_readable
+from transenc.stages.trials import try_seeds
+from transenc.store import Checkpoints, canonical, fingerprint, manifest, write_file
 from transenc.training import Fit, Fitted
 
 logger = logging.getLogger(__name__)
 
 Info = dict[str, Any]
+OWN_KEYS = ("pooling", "dev", "held_out")  # of a model stage's settings, beside those of its training
 
 
 @dataclass
@@ -43,13 +53,15 @@ class Runner:
     """Run stages in order.
 
     make_pairs: read or mine the training pairs, and say how. digests: fingerprints of what lies outside the run,
-    by kind. sentences: what is primed on; None: the sentences of the pairs.
+    by kind. sentences: what is primed on; None: the sentences of the pairs. computes: where students are worked on
+    side by side, when there are several.
     """
 
     context: Context
     make_pairs: Callable[[], tuple[Pairs, list[str]]]
     digests: Mapping[str, Any]
     sentences: Sequence[str] | None = None
+    computes: Sequence[Compute] = ()
     on_stage: Callable[[Stage, str], None] = lambda stage, what: None
 
     @cached_property
@@ -62,18 +74,41 @@ class Runner:
         identities = self.identities(stages)
         store = self.context.store
         waiting = [s for s in stages if not store.finished(s.name, identities[s.name])]
-        for stage in stages:
-            if stage not in waiting:
-                self.on_stage(stage, "done before")
-                continue
-            self.context.stop.check()
-            self.on_stage(stage, "start")
-            store.log(event="start", stage=stage.name)
-            with store.stage(stage.name, identities[stage.name], size=self._size(stage)) as out:
-                info = getattr(self, f"_{stage.kind}")(stage, out, identities[stage.name])
-                (out / f"{stage.kind}.json").write_bytes(canonical(info))
-            store.log(event="finish", stage=stage.name, **info)
-            self.on_stage(stage, "finish")
+        together = len(self.computes) > 1 and bool(waiting)
+        workers = Workers(self.computes, self.context.stop, self.context.report) if together else None
+        with workers.running(self) if workers else nullcontext():
+            for batch in batches(stages) if workers else [[s] for s in stages]:
+                for stage in batch:
+                    if stage not in waiting:
+                        self.on_stage(stage, "done before")
+                todo = [s for s in batch if s in waiting]
+                if not todo:
+                    continue
+                self.context.stop.check()
+                for stage in todo:
+                    self.on_stage(stage, "start")
+                    store.log(event="start", stage=stage.name)
+                if workers and len(todo) > 1:
+                    workers.run([(s, identities[s.name]) for s in todo], self._done)
+                    continue
+                for stage in todo:
+                    self._done(stage, self.finish(stage, identities[stage.name]))
+
+    def _done(self, stage: Stage, info: Info) -> None:
+        self.context.store.log(event="finish", stage=stage.name, **info)
+        self.on_stage(stage, "finish")
+
+    def portable(self, compute: Compute) -> Portable:
+        """Return what another process needs to finish stages of this run on its device."""
+        return portable(self.context, compute, self.sentences)
+
+    def finish(self, stage: Stage, identity: str) -> Info:
+        """Do one stage, commit it, and return the facts about it."""
+        with self.context.store.stage(stage.name, identity, size=self._size(stage)) as out:
+            info: Info = getattr(self, f"_{stage.kind}")(stage, out, identity)
+            (out / f"{stage.kind}.json").write_bytes(canonical(info))
+        gc.collect()  # a module's cycles keep it alive, and two models may not fit
+        return info
 
     def identities(self, stages: Sequence[Stage]) -> dict[str, str]:
         """Return each stage's fingerprint: its settings, seed, versions, outside inputs and needs' fingerprints."""
@@ -115,13 +150,22 @@ class Runner:
 
     def _pairs(self, stage: Stage, out: Path, identity: str) -> Info:
         pairs, said = self.make_pairs()
+        check_readable(self.context, pairs)
+        if self.context.settings.select == "agreement":
+            held_out(len(pairs), self.context.settings.held_out, self.context.settings.seed)  # or refuse, now
         write_pairs(pairs, out / "pairs.parquet")
-        return {"pairs": len(pairs), "sentences": len(pairs.sentences), "said": said}
+        shared = {name: tasks.shared(pairs, gold) for name, gold in self.context.tests.items()}
+        return {
+            "pairs": len(pairs),
+            "sentences": len(pairs.sentences),
+            "said": said,
+            "test_pairs_shared": shared,
+        }
 
     def _prime(self, stage: Stage, out: Path, identity: str) -> Info:
         context, plm = self.context, self.context.plms[str(stage.student)]
         torch.manual_seed(derive(context.settings.seed, stage.name, "start"))
-        values = {k: v for k, v in stage.settings.items() if k not in ("pooling", "dev")}
+        values = {k: v for k, v in stage.settings.items() if k not in OWN_KEYS}
         tuned = values["method"] == "none"
         length = None if tuned else values["max_length"]
         encoder = family("bi").create(
@@ -164,17 +208,23 @@ class Runner:
         columns: list[Scores] = []
         own: list[Scores] = []
         for name in stage.needs[1:]:
-            scored = read_pairs(self.context.store.path(name) / "scores.parquet", scores="required")
-            assert scored.scores is not None
-            (columns if f"/label-{stage.family}/" in name else own).append(scored.scores)
-        chosen, combine = stage.settings, COMBINE[stage.settings["combine"]]
+            (columns if is_teacher(name, stage) else own).append(self._scores(name, "scores"))
+        chosen = stage.settings
+        devs = self._teachers_dev(stage)
+        weights = None
+        if chosen["combine"] == "dev-weighted":
+            weights = dev_weights(devs, METRICS[self.context.metric].binary)
+
+        def combine(scores: Sequence[Scores]) -> Scores:
+            return COMBINE[chosen["combine"]](scores) if weights is None else weighted_mean(scores, weights)
+
         scores = blend(combine(columns), combine(own) if own else None, chosen["transform"], chosen["mix"])
         labels = to_labels(scores, clip=chosen["clip"])
         write_pairs(self.pairs.with_scores(labels.values), out / "silver.parquet")
         if labels.clipped:
             logger.info("%s: %d of %d scores clipped.", stage.name, labels.clipped, len(labels.values))
         histogram = np.histogram(labels.values, bins=10, range=(0, 1))[0].tolist()
-        return {
+        facts = {
             "rule": labels.rule,
             "transform": chosen["transform"],
             "mix": chosen["mix"] if own else 0.0,
@@ -182,45 +232,135 @@ class Runner:
             "pairs": len(labels.values),
             "histogram": histogram,
         }
+        unequal = imbalance(stage.name, devs)
+        if unequal:
+            logger.warning("%s", unequal)
+        return facts | ({"weights": weights} if weights else {}) | ({"warning": unequal} if unequal else {})
+
+    def _scores(self, name: str, file: str) -> Scores:
+        scored = read_pairs(self.context.store.path(name) / f"{file}.parquet", scores="required").scores
+        assert scored is not None
+        return scored
+
+    def _teachers_dev(self, silver: Stage) -> dict[str, float | None]:
+        """Return the development score of each student's teaching model in one half-cycle."""
+        devs = {}
+        for name in silver.needs[1:]:
+            if not is_teacher(name, silver):
+                continue
+            teacher = self.info(name, "label")["teacher"]
+            facts = self.info(teacher, kind_of(teacher))
+            devs[facts["student"]] = facts["dev"]
+        return devs
 
     def _distill(self, stage: Stage, out: Path, identity: str) -> Info:
         context, store = self.context, self.context.store
-        values = {k: v for k, v in stage.settings.items() if k not in ("pooling", "dev")}
-        settings = type(getattr(context.settings.distill, str(stage.family))).model_validate(values)
+        values = {k: v for k, v in stage.settings.items() if k not in OWN_KEYS}
+        settings: DistillSettings = type(getattr(context.settings.distill, str(stage.family))).model_validate(
+            values
+        )
         silver = read_pairs(store.path(stage.needs[0]) / "silver.parquet", scores="required")
+        held: Pairs | None = None
+        if "held_out" in stage.settings:
+            places = held_out(len(silver), stage.settings["held_out"], context.settings.seed)
+            held, silver = silver.take(places), silver.take(np.delete(np.arange(len(silver)), places))
         starts = {"base": context.plms[str(stage.student)].path, "primed": store.path(stage.needs[1])}
         starts["previous"] = store.path(stage.needs[-1])
-        torch.manual_seed(derive(context.settings.seed, stage.name, "start"))
         pooling = self._pooling(stage) if settings.start == "base" else None
         if settings.start == "previous" and stage.family == "bi":
             # A cross-encoder's directory does not say how sentences are pooled; the primed one does.
             pooling = family("bi").load(starts["primed"], compute=context.compute).pooling
-        student = family(str(stage.family)).create(
-            starts[settings.start], compute=context.compute, max_length=settings.max_length, pooling=pooling
-        )
-        run = self._fit(stage, settings, identity, lambda: context.measure(student))
-        clipped = context.settings.label.clip
-        fitted = distill_model(student, silver, settings, run, symmetric=context.symmetric, clipped=clipped)
-        return self._save(student, stage, out, fitted)
+
+        def train(seed: int, checkpoints: Checkpoints, limit: float | None) -> tuple[Any, Fitted]:
+            torch.manual_seed(derive(seed, stage.name, "start"))
+            student = family(str(stage.family)).create(
+                starts[settings.start],
+                compute=context.compute,
+                max_length=settings.max_length,
+                pooling=pooling,
+            )
+
+            def agree() -> float:
+                assert held is not None
+                return agreement(student.score(held), np.asarray(held.scores))
+
+            measure = agree if held is not None else lambda: context.measure(student)
+            run = self._fit(stage, settings, identity, measure)
+            run.seed, run.checkpoints, run.limit = seed, checkpoints, limit
+            clipped = context.settings.label.clip
+            return student, distill_model(
+                student, silver, settings, run, symmetric=context.symmetric, clipped=clipped
+            )
+
+        checkpoints = context.store.checkpoints(stage.name, identity)
+        seed = context.settings.seed
+        trials: Info = {}
+        if settings.trials > 1:
+            tried = try_seeds(settings, seed, checkpoints, train)
+            seed, checkpoints = tried.seed, tried.checkpoints
+            trials = {"trials": tried.scores, "trial": tried.kept}
+        student, fitted = train(seed, checkpoints, None)
+        return {**self._save(student, stage, out, fitted), **trials}
+
+    def _agree(self, stage: Stage, out: Path, identity: str) -> Info:
+        context = self.context
+        places = held_out(len(self.pairs), stage.settings["held_out"], context.settings.seed)
+        held = self.pairs.take(places)
+        scorer = family(str(stage.family)).load(context.store.path(stage.needs[0]), compute=context.compute)
+        labels = self._scores(stage.needs[2], "silver")[places] if len(stage.needs) > 2 else None
+        scores, facts = judge(scorer, held, labels, derive(context.settings.seed, stage.name))
+        write_pairs(held.with_scores(scores), out / "scores.parquet")
+        return {"model": stage.needs[0], "held_out": len(held), **facts}
 
     def _evaluate(self, stage: Stage, out: Path, identity: str) -> Info:
         context = self.context
         scorer = family(str(stage.family)).load(context.store.path(stage.needs[0]), compute=context.compute)
-        measured: dict[str, float] = {}
+        columns: dict[str, Scores] = {}
         for name, gold in context.tests.items():
             assert gold.scores is not None
             scores = score_pairs(
                 scorer, gold, stop=context.stop, report=context.report, stage=f"{stage.name} ({name})"
             )
-            measured[name] = float(METRICS[context.metric](scores, gold.scores))
+            columns[name] = scores
             write_pairs(gold.with_scores(scores), out / f"{name}.parquet")
-        average = float(np.mean(list(measured.values())))
-        return {"metric": context.metric, "model": stage.needs[0], "tests": measured, "average": average}
+        return {"model": stage.needs[0], **self._measured(columns)}
+
+    def _ensemble(self, stage: Stage, out: Path, identity: str) -> Info:
+        """Average the scores of the students' starts, or best models; metrics are taken afterwards."""
+        chosen = self.info("select", "select")["chosen"]
+        if stage.settings["of"] == "best":
+            members = [v["model"] for k, v in sorted(chosen.items()) if k.startswith(f"{stage.family}/")]
+        else:
+            members = [name.removeprefix("evaluate/") for name in stage.needs[1:]]
+        columns = {
+            name: mean([self._scores(f"evaluate/{member}", name) for member in members])
+            for name in self.context.tests
+        }
+        for name, scores in columns.items():
+            write_pairs(self.context.tests[name].with_scores(scores), out / f"{name}.parquet")
+        return {"members": members, **self._measured(columns)}
+
+    def _measured(self, columns: Mapping[str, Scores]) -> Info:
+        """Return each test set's metric, its average precision when gold is binary, and the average of one metric."""
+        metrics = {name: self.context.metrics.get(name, self.context.metric) for name in columns}
+        values: dict[str, float] = {}
+        precision: dict[str, float] = {}
+        for name, scores in columns.items():
+            gold = self.context.tests[name].scores
+            assert gold is not None
+            values[name] = float(METRICS[metrics[name]](scores, gold))
+            if METRICS[metrics[name]].binary:
+                precision[name] = float(METRICS["average_precision"](scores, gold))
+        # A Spearman correlation and an area under a curve have no common scale.
+        average = float(np.mean(list(values.values()))) if len(set(metrics.values())) == 1 else None
+        return {"metrics": metrics, "tests": values, "average_precision": precision, "average": average}
 
     def _select(self, stage: Stage, out: Path, identity: str) -> Info:
+        if stage.settings["by"] == "agreement":
+            return self._select_by_agreement(stage)
         chosen: dict[str, dict[str, Any]] = {}
         for name in stage.needs:
-            facts = self.info(name, "prime" if name.startswith("prime/") else "distill")
+            facts = self.info(name, kind_of(name))
             key = f"{facts['family']}/{facts['student']}"
             best = chosen.get(key)
             better = best is None or stage.settings["by"] == "last"
@@ -229,6 +369,37 @@ class Runner:
             if better:
                 chosen[key] = {"model": name, "cycle": facts["cycle"], "dev": facts["dev"]}
         return {"by": stage.settings["by"], "chosen": chosen}
+
+    def _select_by_agreement(self, stage: Stage) -> Info:
+        models = [name for name in stage.needs if not name.startswith("agreement/")]
+        candidates = []
+        noise: dict[str, float] = {}
+        for name in models:
+            facts, judged = self.info(name, kind_of(name)), self.info(f"agreement/{name}", "agree")
+            student = facts["student"]
+            if judged["labels"] is None:
+                noise[student] = judged["noise"]
+            tuned = self.context.plms[student].tuned
+            # A tuned start is replaced only by models as near to their labels as it is to itself under dropout, a raw
+            # one by any that learnt more of them than words in common tell.
+            needed = noise[student] if tuned else judged["words"]
+            candidates.append(
+                Candidate(
+                    name, student, facts["family"], facts["cycle"],
+                    self._scores(f"agreement/{name}", "scores"), judged["labels"], needed or 0.0,
+                )
+            )  # fmt: skip
+        chosen = {
+            key: {
+                "model": c.candidate.model, "cycle": c.candidate.cycle, "dev": None,
+                "agreement": c.agreement, "reason": c.reason,
+            }
+            for key, c in choose(candidates).items()
+        }  # fmt: skip
+        seen = [
+            {"model": c.model, "labels": c.labels, "needed": c.needed, "learnt": c.learnt} for c in candidates
+        ]
+        return {"by": "agreement", "chosen": chosen, "candidates": seen}
 
     def _best(self, stage: Stage, out: Path, identity: str) -> Info:
         from transenc.card import model_card
@@ -239,7 +410,14 @@ class Runner:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, out / name)
         plm = self.context.plms[str(stage.student)]
-        card = model_card(str(stage.family), plm, self.context.settings, chosen, self.context.metric)
+        card = model_card(
+            str(stage.family),
+            plm,
+            self.context.settings,
+            chosen,
+            self.context.metric,
+            setting=setting(self.info("pairs", "pairs"), self.context.tests),
+        )
         (out / "README.md").write_text(card, encoding="utf-8")
         return {**chosen, "family": stage.family, "student": stage.student}
 
@@ -255,7 +433,7 @@ class Runner:
             context.settings.seed,
             stage.name,
             checkpoints=context.store.checkpoints(stage.name, identity),
-            evaluate=measure if stage.settings["dev"] else None,
+            evaluate=measure if stage.settings["dev"] or "held_out" in stage.settings else None,
             stop=context.stop,
             report=context.report,
             checkpoint_every=context.checkpoint_every,
@@ -264,7 +442,7 @@ class Runner:
     def _save(self, scorer: BiEncoder, stage: Stage, out: Path, fitted: Fitted) -> Info:
         scorer.save(out)
         save_history(out, fitted)
-        dev = fitted.best
+        dev = fitted.best if stage.settings["dev"] else None
         if dev is None and stage.settings["dev"]:
             dev = self.context.measure(scorer)
         return {
@@ -274,7 +452,29 @@ class Runner:
             "dev": dev,
             "best_step": fitted.best_step,
             "method": stage.settings.get("method"),
-        }
+        } | ({"held_out": fitted.best} if "held_out" in stage.settings else {})
+
+
+def is_teacher(label: str, silver: Stage) -> bool:
+    """Tell the labels of this half-cycle's teachers from the bi-encoder's own that are mixed in."""
+    return f"/label-{silver.family}/" in label
+
+
+def kind_of(model: str) -> str:
+    """Return the kind of the stage that made a model, from its name."""
+    return "prime" if model.startswith("prime/") else "distill"
+
+
+def setting(facts: Mapping[str, Any], tests: Mapping[str, Pairs]) -> str:
+    """Say whether evaluated pairs were trained on, by what was counted when the training pairs were made."""
+    shared, total = sum(facts["test_pairs_shared"].values()), sum(map(len, tests.values()))
+    if not total:
+        return "nothing was evaluated"
+    if not shared:
+        return f"inductive: none of the {total:,} test pairs is among the training pairs"
+    return (
+        f"transductive: {shared:,} of {total:,} test pairs are among the training pairs, without their scores"
+    )
 
 
 def environment() -> dict[str, Any]:

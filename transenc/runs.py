@@ -13,7 +13,8 @@ RUNS = Path("runs")
 
 def newest_run(runs: Path = RUNS) -> Path | None:
     """Return the run under `runs` whose best models were committed last, or None."""
-    found = [p for p in sorted(runs.glob("*")) if best_models(p)] if runs.is_dir() else []
+    places = [*sorted(runs.glob("*")), *sorted(runs.glob("*/seed-*"))] if runs.is_dir() else []
+    found = [p for p in places if best_models(p)]
     return max(found, key=lambda p: (p / "best").stat().st_mtime_ns) if found else None
 
 

@@ -68,6 +68,14 @@ def rank_mean(columns: Sequence[Scores]) -> Scores:
     return mean([to_ranks(c) for c in columns])
 
 
+def weighted_mean(columns: Sequence[Scores], weights: Sequence[float]) -> Scores:
+    """Average several scorers' scores of the same pairs with weights of any sum above 0."""
+    averaged: Scores = np.average(np.stack(columns).astype(np.float64), axis=0, weights=weights).astype(
+        np.float32
+    )
+    return averaged
+
+
 COMBINE = {"mean": mean, "rank-mean": rank_mean}
 
 

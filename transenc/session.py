@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transenc.config import Settings
+from transenc.config import Settings, check_students
 from transenc.cycle import Stage, Student, plan, student_names
 from transenc.digests import pairs_digest, plm_digest
+from transenc.errors import ConfigError
 from transenc.inputs import Inputs, find_plms, gather, students_of
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
+from transenc.pairs import Pairs
 from transenc.progress import Progress
 from transenc.readers import read_sentences
-from transenc.runner import Runner, record
+from transenc.runner import Runner, record, setting
 from transenc.runs import RUNS
 from transenc.stages.context import Context
-from transenc.store import Store
+from transenc.stages.readable import check_lengths
+from transenc.store import Store, canonical, write_file
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Row:
     dev: float | None
     tests: dict[str, float]
     average: float | None
+    average_precision: dict[str, float] = field(default_factory=dict)
+    held_out: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,26 @@ class Best:
     path: Path
     cycle: int
     dev: float | None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run holds."""
+    """What a finished run holds.
+
+    metrics: of each test set. setting: whether evaluated pairs were trained on. selection: what chose the models, and
+    whether labels did. ensembles: the students' mean scores, by family. warnings: what a reader must know.
+    """
 
     rows: list[Row]
     best: list[Best]
     metric: str
     selected_by: str
+    metrics: dict[str, str] = field(default_factory=dict)
+    setting: str = ""
+    selection: str = ""
+    ensembles: list[Row] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -77,19 +92,28 @@ class Session:
         root: Path | None = None,
         data: Path | None = None,
         device: str = "auto",
+        devices: Sequence[str] = (),
         offline: bool = False,
         stop: StopFlag | None = None,
         dry_run: bool = False,
         checkpoint_every: int | None = None,
     ) -> Session:
-        """Check the settings, find the starts, read the data and plan; nothing is written."""
-        compute = Compute.choose(device, settings.precision)
+        """Check the settings, find the starts, read the data and plan; nothing is written.
+
+        devices: where the students of a half-cycle are worked on side by side; `device` is then the first of them.
+        """
+        computes = [Compute.choose(name, settings.precision) for name in devices]
+        compute = computes[0] if computes else Compute.choose(device, settings.precision)
+        if len({c.precision for c in computes}) > 1:
+            raise ConfigError("--devices of several kinds compute differently: add --precision fp32.")
+        check_students(settings.recipe, settings.plm)
         root = root or default_root(settings)
         plms = find_plms(settings, offline=offline)
         students = students_of(settings, plms)
         inputs = gather(settings, data=data, offline=offline, plm=plms[0], compute=compute)
         sentences = read_sentences([Path(settings.prime.corpus)]) if settings.prime.corpus else None
         by_dev = settings.select == "dev" and inputs.dev is not None
+        _check_labels_wanted(settings, dev=by_dev)
         stages = plan(settings, students, tests=bool(inputs.tests), dev=by_dev)
         context = Context(
             store=Store(root),
@@ -99,10 +123,12 @@ class Session:
             dev=inputs.dev,
             tests=inputs.tests,
             metric=inputs.metric,
+            metrics=inputs.metrics,
             symmetric=inputs.symmetric,
             stop=stop or StopFlag(),
             checkpoint_every=checkpoint_every,
         )
+        check_lengths(context)
         dev = pairs_digest(inputs.dev) if by_dev else None
         digests: dict[str, Any] = {
             "pairs": inputs.source,
@@ -115,14 +141,8 @@ class Session:
             if not dry_run
             else {}
         )
-        runner = Runner(context, inputs.make_pairs, digests, sentences)
-        notes = list(inputs.said)
-        if settings.select == "dev" and inputs.dev is None:
-            notes.append("no development data: the last cycle is kept (--select last)")
-        elif by_dev:
-            notes.append(
-                f"{len(inputs.dev or ()):,} labelled development pairs select checkpoints and cycles"
-            )
+        runner = Runner(context, inputs.make_pairs, digests, sentences, computes)
+        notes = [*inputs.said, selection(settings, inputs.dev)]
         notes += [f"{name}: {plm.note}" for name, plm in context.plms.items() if plm.note]
         return cls(settings, root, inputs, students, stages, context, runner, notes)
 
@@ -139,7 +159,45 @@ class Session:
             record(self.context)
             self.runner.run(self.stages)
             self.notes = [*self.runner.info("pairs", "pairs")["said"], *self.notes]
-            return self.outcome()
+            outcome = self.outcome()
+            write_file(self.root / "results.json", canonical(self.results(outcome)))
+            return outcome
+
+    def results(self, outcome: Outcome) -> dict[str, Any]:
+        """Return everything that was measured as plain data: what results.json holds."""
+        settings = self.settings
+        described = (
+            "recipe",
+            "task",
+            "pairs",
+            "corpus",
+            "cycles",
+            "seed",
+            "select",
+            "inductive",
+            "max_pairs",
+        )
+
+        def row(found: Row) -> dict[str, Any]:
+            return {**asdict(found), "path": found.path.relative_to(self.root).as_posix()}
+
+        return {
+            "schema": 1,
+            "plm": list(settings.plm),
+            **{key: getattr(settings, key) for key in described},
+            "setting": outcome.setting,
+            "selection": outcome.selection,
+            "selected_by": outcome.selected_by,
+            "metric": outcome.metric,
+            "metrics": outcome.metrics,
+            "rows": [row(found) for found in outcome.rows],
+            "best": [
+                {**asdict(found), "path": found.path.relative_to(self.root).as_posix()}
+                for found in outcome.best
+            ],
+            "ensembles": [row(found) for found in outcome.ensembles],
+            "warnings": outcome.warnings,
+        }
 
     def outcome(self) -> Outcome:
         """Read the results of a finished run."""
@@ -161,15 +219,65 @@ class Session:
                     facts["dev"],
                     results.get("tests", {}),
                     results.get("average"),
+                    results.get("average_precision", {}),
+                    facts.get("held_out"),
                 )
             )
+        ensembles, warnings = [], []
         for stage in self.stages:
+            path = self.context.store.path(stage.name)
             if stage.kind == "best":
                 facts = self.runner.info(stage.name, "best")
-                path = self.context.store.path(stage.name)
-                best.append(Best(str(stage.student), str(stage.family), path, facts["cycle"], facts["dev"]))
+                best.append(
+                    Best(
+                        str(stage.student), str(stage.family), path, facts["cycle"], facts["dev"],
+                        facts.get("reason", ""),
+                    )
+                )  # fmt: skip
+            elif stage.kind == "ensemble":
+                facts = self.runner.info(stage.name, "ensemble")
+                label = "mean of starts" if stage.settings["of"] == "start" else "mean of best"
+                names = "+".join(s.name for s in self.students)
+                ensembles.append(
+                    Row(
+                        label, names, str(stage.family), 0, path, None,
+                        facts["tests"], facts["average"], facts["average_precision"],
+                    )
+                )  # fmt: skip
+            elif stage.kind == "silver":
+                warnings += [w for w in [self.runner.info(stage.name, "silver").get("warning")] if w]
+        context = self.context
         by = self.runner.info("select", "select")["by"]
-        return Outcome(rows, best, self.context.metric, by)
+        metrics = {name: context.metrics.get(name, context.metric) for name in context.tests}
+        said = setting(self.runner.info("pairs", "pairs"), context.tests)
+        chosen_by = selection(self.settings, context.dev)
+        return Outcome(rows, best, context.metric, by, metrics, said, chosen_by, ensembles, warnings)
+
+
+def selection(settings: Settings, dev: Pairs | None) -> str:
+    """Say what chooses checkpoints and cycles, and whether labels do."""
+    if settings.select == "agreement":
+        return "no labels: agreement on held-out unlabelled pairs selects checkpoints and cycles"
+    if settings.select == "last":
+        return "no labels: the last cycle is kept (--select last)"
+    if dev is None:
+        return "no development data: the last cycle is kept (--select agreement chooses without labels)"
+    return f"{len(dev):,} labelled development pairs select checkpoints and cycles"
+
+
+def _check_labels_wanted(settings: Settings, *, dev: bool) -> None:
+    """Refuse settings that compare models when there is nothing to compare them by."""
+    if settings.label.combine == "dev-weighted" and not dev:
+        raise ConfigError(
+            "label.combine=dev-weighted weighs students by labelled development pairs, and there are none: give "
+            "--dev FILE (or a --task that has some) with --select dev, or take label.combine=mean."
+        )
+    tried = [f for f in ("cross", "bi") if getattr(settings.distill, f).trials > 1]
+    if tried and not dev and settings.select != "agreement":
+        raise ConfigError(
+            f"distill.{tried[0]}.trials compares seeds, and there is nothing to compare them by: give --dev FILE, or "
+            "--select agreement."
+        )
 
 
 def start_label(method: str) -> str:

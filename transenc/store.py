@@ -227,8 +227,8 @@ class Store:
             half.unlink(missing_ok=True)
         checkpoints = self.root / "checkpoints"
         for marker in sorted(checkpoints.rglob("step-*")) if checkpoints.is_dir() else []:
-            stage = marker.parent.relative_to(checkpoints)
-            if (self.root / stage / MANIFEST).exists():
+            stage = marker.parent.relative_to(checkpoints)  # or a part of its work, below it
+            if any((self.root / part / MANIFEST).exists() for part in (stage, *stage.parents)):
                 shutil.rmtree(marker, ignore_errors=True)
 
     def temporary(self) -> Path:

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from transenc.errors import ConfigError, DataError
+from transenc.metrics import metric_for
 from transenc.pairs import Pairs, join
 from transenc.readers import SkipBad, read_pairs, read_sentences
 from transenc.registry import did_you_mean
@@ -81,7 +82,7 @@ def _mteb(name: str, revision: str, path: str = "test.jsonl.gz", note: str = "")
 
 def _glue(path: str, *columns: str, rows: tuple[int, int | None] = (0, None), note: str = "") -> Hub:
     # GLUE's QNLI has 0 for entailment, hence its range from 1 to 0.
-    turned = (1.0, 0.0) if columns else None
+    turned = (1.0, 0.0) if path.startswith("qnli") else None
     revision = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
     return Hub("nyu-mll/glue", revision, f"{path}-00000-of-00001.parquet", columns, turned, rows, note)
 
@@ -89,6 +90,7 @@ def _glue(path: str, *columns: str, rows: tuple[int, int | None] = (0, None), no
 _STS12 = "a0d554a64d88156834ff5ae9920b964011b16384"
 _STSB = "b0fddb56ed78048fa8b90373c8a3cfc37b684831"
 _QNLI = ("question", "sentence", "label")
+_QQP = ("question1", "question2", "label")
 _SICK = "the hub's SICK-R is all 9,927 pairs, as in MTEB, not the 4,927 of the official test part"
 _MRPC = "GLUE's MRPC has 3,668 train and 408 dev pairs, another cut than the official 4,076"
 
@@ -107,12 +109,18 @@ MRPC_TEST = File("mrpc-test.tsv", (0, 1), _glue("mrpc/test"))
 QNLI_DEV = File("qnli-dev.tsv", (0, 1), _glue("qnli/validation", *_QNLI, rows=(0, 1000)))
 QNLI_TEST = File("qnli-test.tsv", (0, 1), _glue("qnli/validation", *_QNLI, rows=(1000, None)))
 QNLI_UNLABELLED = File("qnli-unlabelled.tsv", None, _glue("qnli/test", *_QNLI))
+# GLUE's development part is cut as QNLI's; the paper takes its pairs from another release of the same questions.
+QQP_NOTE = "the rows are the first ones of GLUE's parts, not those of the paper, whose release is another"
+QQP_TRAIN = File("qqp-train.tsv", (0, 1), _glue("qqp/train", *_QQP, rows=(0, 10_000), note=QQP_NOTE))
+QQP_DEV = File("qqp-dev.tsv", (0, 1), _glue("qqp/validation", *_QQP, rows=(0, 1000)))
+QQP_TEST = File("qqp-test.tsv", (0, 1), _glue("qqp/validation", *_QQP, rows=(1000, 11_000)))
+SICKR_TRIAL, SICKR_TRAIN = File("sickr-trial.tsv", (1, 5)), File("sickr-train.tsv", (1, 5))
 
 STS_PARTS = (
     *(STS12, STS13, STS14, STS15, STS16, STSB_TEST, STSB_DEV, SICKR),
     File("stsb-train.tsv", hub=_mteb("stsbenchmark", _STSB, "train.jsonl.gz")),
     File("sts12-train.tsv", hub=_mteb("sts12", _STS12, "train.jsonl.gz")),
-    *(File("sickr-train.tsv"), File("sickr-trial.tsv")),
+    *(SICKR_TRAIN, SICKR_TRIAL),
 )
 STS_POOL = ((File("transenc-pool.tsv", None),), STS_PARTS)
 STS_NOTE = "transductive, as published: the pool holds the test pairs, without scores"
@@ -136,7 +144,14 @@ TASKS: dict[str, Task] = {
         _sts("sts15", "SemEval 2015 similarity, all subsets joined", STS15),
         _sts("sts16", "SemEval 2016 similarity, all subsets joined", STS16),
         _sts("stsb", "STS Benchmark", STSB_TEST),
-        _sts("sickr", "SICK relatedness", SICKR),
+        Task(
+            "sickr",
+            "SICK relatedness, with its own pairs and trial part",
+            SICKR,
+            SICKR_TRIAL,
+            pool=((SICKR_TRAIN, SICKR_TRIAL, SICKR),),
+            note="transductive, as published: the pool holds the test pairs, without scores",
+        ),
         Task(
             "mrpc",
             "Microsoft paraphrases: do two news sentences say the same?",
@@ -155,6 +170,15 @@ TASKS: dict[str, Task] = {
             symmetric=False,
             pool=((QNLI_DEV, QNLI_TEST, QNLI_UNLABELLED),),
             note="transductive, as published; the 10,000 training questions of the paper are not in the pool",
+        ),
+        Task(
+            "qqp",
+            "Do two questions ask the same?",
+            QQP_TEST,
+            QQP_DEV,
+            "auc",
+            pool=((QQP_TRAIN, QQP_DEV, QQP_TEST),),
+            note="transductive, as published: the pool holds the test pairs, without labels",
         ),
         Task(
             "demo",
@@ -201,6 +225,41 @@ def tests(task: Task, data: Path | None, *, offline: bool = False) -> dict[str, 
     return {name: _read(file, data, offline=offline) for name, file in _test_files(task)}
 
 
+def evaluation(
+    given: Sequence[str], data: Path | None, *, offline: bool = False
+) -> tuple[dict[str, Pairs], dict[str, str]]:
+    """Read the test pairs of tasks and of scored files, and the name of the metric of each set."""
+    sets: dict[str, Pairs] = {}
+    metrics: dict[str, str] = {}
+    for name in given:
+        if name in TASKS:
+            found = tests(TASKS[name], data, offline=offline)
+            metric: str = TASKS[name].metric
+        else:
+            pairs, metric = scored_file(name)
+            found = {Path(name).name: pairs}
+        sets |= found
+        metrics |= dict.fromkeys(found, metric)
+    return sets, metrics
+
+
+def development(given: str, data: Path | None, *, offline: bool = False) -> tuple[Pairs, str]:
+    """Read the development pairs of a task, or a scored file, and return them with their metric."""
+    if given in TASKS:
+        return dev(TASKS[given], data, offline=offline), TASKS[given].metric
+    return scored_file(given)
+
+
+def scored_file(given: str) -> tuple[Pairs, str]:
+    """Read one's own scored pairs; all gold being 0 or 1, their metric is auc, else spearman."""
+    path = Path(given)
+    if not path.is_file() and not path.suffix:
+        get(given)  # a name without a file is a task misspelt, and is answered as such
+    pairs = read_pairs(path, scores="required")
+    assert pairs.scores is not None
+    return pairs, metric_for(pairs.scores)
+
+
 def corpus(task: Task, data: Path | None, *, offline: bool = False) -> list[str]:
     """Read the unlabelled sentences of a task that has some."""
     if task.corpus is None:
@@ -233,6 +292,12 @@ def without(pairs: Pairs, evaluation: Sequence[Pairs]) -> tuple[Pairs, int]:
     held = {key for other in evaluation for key in _keys(other)}
     kept = np.array([key not in held for key in _keys(pairs)], bool)
     return pairs.take(np.flatnonzero(kept)), int(len(pairs) - kept.sum())
+
+
+def shared(pairs: Pairs, evaluation: Pairs) -> int:
+    """Count the evaluation pairs that occur among the pairs, whatever their order, case and outer spaces."""
+    held = set(_keys(pairs))
+    return sum(key in held for key in _keys(evaluation))
 
 
 def _keys(pairs: Pairs) -> Iterator[tuple[str, str]]:

@@ -43,6 +43,7 @@ class Fitted:
     losses: list[tuple[int, float]] = field(default_factory=list)
     best_step: int = 0
     best: float | None = None
+    limit: int = 0  # the step after which a trial stopped
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Fit:
     stop: StopFlag = field(default_factory=StopFlag)
     report: Callable[[Progress], None] = lambda progress: None
     checkpoint_every: int | None = None
+    limit: float | None = None  # share of the steps after which a trial stops, with a checkpoint
 
 
 def order(seed: int, stage: str, epoch: int, n: int) -> Index:
@@ -96,8 +98,9 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     if per_epoch == 0:
         raise DataError(f"{run.stage}: {n} examples do not fill one batch of {settings.batch_size}.")
     steps = per_epoch * settings.epochs
+    last = steps if run.limit is None else max(1, math.ceil(run.limit * steps))
     optimizer = adamw(module, settings)
-    result, best = Fitted(), None
+    result, best = Fitted(limit=last), None
     average = Average(settings.average, steps)
     done = 0
     window: list[float] = []
@@ -113,7 +116,7 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     last_checkpoint = time.monotonic()
     examples = order(run.seed, run.stage, done // per_epoch, n) if done < steps else None
     module.train()
-    for step in range(done, steps):
+    for step in range(done, last):
         epoch, position = divmod(step, per_epoch)
         if position == 0 or examples is None:
             examples = order(run.seed, run.stage, epoch, n)
@@ -142,7 +145,8 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
             window = []
         # As in the reference, the count of steps between evaluations restarts at each epoch.
         due = (position + 1) % settings.evaluate_every == 0 or position + 1 == per_epoch
-        if run.evaluate is not None and due:
+        ended = run.limit is not None and finished == last
+        if run.evaluate is not None and (due or ended):
             with average.applied(module):
                 run.changed()
                 metric = run.evaluate()
@@ -156,7 +160,7 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         if run.checkpoints is not None and finished < steps:
             by_steps = run.checkpoint_every is not None and finished % run.checkpoint_every == 0
             by_time = run.checkpoint_every is None and time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS
-            if by_steps or by_time or run.stop.requested:
+            if by_steps or by_time or ended or run.stop.requested:
                 run.checkpoints.save(
                     finished, saver(module, optimizer, result, best, window, finished, average)
                 )
@@ -167,7 +171,7 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         module.load_state_dict(best)
     elif run.evaluate is None:
         average.load(module)
-        result.best_step = steps
+        result.best_step = last
     run.changed()
     module.eval()
     return result

@@ -22,13 +22,23 @@ def cycle(
     ] = None,
     pairs: Annotated[Path | None, typer.Option(help="File of pairs to learn from, as they are.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="File of sentences to mine pairs from.")] = None,
+    dev: Annotated[
+        str | None, typer.Option(help="Task or scored file that selects; default: the task's own.")
+    ] = None,
+    evaluate: Annotated[
+        list[str] | None,
+        typer.Option(help="Task or scored file to test on, instead of the task's own; repeat for several."),
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="Named settings; default: self.")] = None,
     cycles: Annotated[int | None, typer.Option(min=1, help="Rounds of bi -> cross -> bi.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run directory; default: runs/<plm>-<task>.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     set_: options.Set = None,
     select: Annotated[
-        str | None, typer.Option(help="dev: the best on development data; last: the last cycle.")
+        str | None,
+        typer.Option(
+            help="dev: the best on labelled development data; agreement: chosen without labels; last: the last cycle."
+        ),
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="How pairs are mined: NAME[:option=value,...].")] = None,
     max_pairs: Annotated[
@@ -41,7 +51,19 @@ def cycle(
     skip_bad: options.SkipBad = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Run 5 seeds (5), or these (1,2,3), each in its own directory, and compare them."),
+    ] = None,
+    seed_optimisation: Annotated[
+        int | None,
+        typer.Option(min=1, help="Try this many seeds of each cross-encoder briefly, train the best one on."),
+    ] = None,
     device: options.Device = "auto",
+    devices: Annotated[
+        str | None,
+        typer.Option(help="Devices such as cuda:0,cuda:1 on which students are trained side by side."),
+    ] = None,
     data: options.Data = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     offline: options.Offline = False,
@@ -58,6 +80,8 @@ def cycle(
         "task": task,
         "pairs": str(pairs) if pairs else None,
         "corpus": str(corpus) if corpus else None,
+        "dev": dev,
+        "evaluate": evaluate or None,
         "recipe": recipe,
         "cycles": cycles,
         "select": select,
@@ -67,6 +91,7 @@ def cycle(
         "skip_bad": skip_bad,
         "precision": precision,
         "seed": seed,
+        "distill": {"cross": {"trials": seed_optimisation}} if seed_optimisation else None,
     }
     given = {key: value for key, value in flags.items() if value is not None}
     file = settings_module.load_file(config) if config else {}
@@ -87,10 +112,17 @@ def cycle(
     from transenc.session import Session
 
     log_to_stderr()
+    places = [name.strip() for name in devices.split(",") if name.strip()] if devices else []
+    where: dict[str, Any] = {"data": data, "device": device, "devices": places, "offline": offline}
+    if seeds is not None:
+        if seed is not None:
+            raise ConfigError("Give either --seed (one run) or --seeds (several), not both.")
+        from transenc.cli.repeats import run_seeds
+
+        run_seeds(settings, seeds, parent=run, where=where, dry_run=dry_run, as_json=json_)
+        return
     with stop_on_signals() as stop:
-        session = Session.open(
-            settings, root=run, data=data, device=device, offline=offline, stop=stop, dry_run=dry_run
-        )
+        session = Session.open(settings, root=run, stop=stop, dry_run=dry_run, **where)
         from transenc.cli.results import show_outcome, show_plan
 
         if dry_run:

@@ -53,6 +53,8 @@ def evaluate(
     log_to_stderr()
     sets, default_metric = _sets(task, data, score_range, skip_bad, offline=offline)
     chosen = metric or default_metric
+    # Of binary gold the literature reports both.
+    metrics = [chosen] if metric or chosen != "auc" else [chosen, "average_precision"]
     if chosen not in METRICS:
         raise ConfigError(f"--metric is one of {', '.join(METRICS)}, not '{chosen}'.")
     if model and run:
@@ -63,10 +65,12 @@ def evaluate(
     for name in names:
         scorer = load_scorer(name, device=device, precision=precision, offline=offline)
         columns.append(score_sets(scorer, sets))
-        results += measure(name, scorer.family, sets, columns[-1], chosen, group=task)
+        for each in metrics:
+            results += measure(name, scorer.family, sets, columns[-1], each, group=task)
         del scorer
     if model and len(names) > 1:
-        results += measure(" + ".join(names), "ensemble", sets, ensemble(columns), chosen, group=task)
+        for each in metrics:
+            results += measure(" + ".join(names), "ensemble", sets, ensemble(columns), each, group=task)
     if json_:
         for result in results:
             out_json(dataclasses.asdict(result))
@@ -77,7 +81,8 @@ def evaluate(
             folder = write_mteb([r for r in results if r.model == name], name, "local", out)
             note(f"written: {folder}")
     if fail_under is not None:
-        finals = {r.model: r for r in results}  # a model's last result is its average, or its only set
+        # A model's last result is its average, or its only set.
+        finals = {r.model: r for r in results if r.metric == chosen}
         low = [r for r in finals.values() if r.value < fail_under]
         if low:
             raise BelowThresholdError(
@@ -86,7 +91,7 @@ def evaluate(
                 )
             )
     if not json_:
-        show(f"{chosen}, times 100; intervals: 95% percentile bootstrap over pairs")
+        show(f"{' and '.join(metrics)}, times 100; intervals: 95% percentile bootstrap over pairs")
 
 
 def _sets(
@@ -98,14 +103,15 @@ def _sets(
     offline: bool,
 ) -> tuple[dict[str, Pairs], str]:
     from transenc import tasks
+    from transenc.metrics import metric_for
     from transenc.readers import SkipBad, read_pairs
 
     path = Path(task)
     if task not in tasks.names() and (path.suffix or path.exists()):
         skip = SkipBad.parse(skip_bad) if skip_bad else None
-        return {
-            path.name: read_pairs(path, scores="required", score_range=score_range, skip_bad=skip)
-        }, "spearman"
+        pairs = read_pairs(path, scores="required", score_range=score_range, skip_bad=skip)
+        assert pairs.scores is not None
+        return {path.name: pairs}, metric_for(pairs.scores)
     found = tasks.get(task)
     return dict(tasks.tests(found, data, offline=offline)), found.metric
 
@@ -117,4 +123,8 @@ def _show(results: list[Result]) -> None:
     for r in results:
         interval = "" if r.low is None or r.high is None else f"{100 * r.low:.2f} to {100 * r.high:.2f}"
         rows.append([r.model, r.family, r.task, f"{100 * r.value:.2f}", interval, f"{r.n:,}"])
-    table(["model", "family", "task", results[0].metric, "95% interval", "pairs"], rows)
+    many = len({r.metric for r in results}) > 1
+    if many:
+        rows = [[*row[:3], r.metric, *row[3:]] for row, r in zip(rows, results, strict=True)]
+    value = ["metric", "value"] if many else [results[0].metric]
+    table(["model", "family", "task", *value, "95% interval", "pairs"], rows)

@@ -16,6 +16,8 @@ def show_plan(session: Session, *, as_json: bool) -> None:
     """Print the stages of a run, what they work on, and where."""
     import math
 
+    from transenc.agreement import held_out
+
     pairs, said = session.inputs.make_pairs()
     n = len(pairs)
     rows = []
@@ -26,12 +28,20 @@ def show_plan(session: Session, *, as_json: bool) -> None:
         elif stage.kind in ("label", "silver"):
             what = f"{n:,} pairs"
         elif stage.kind == "distill":
-            both = stage.settings["both_orders"] and session.inputs.symmetric and stage.family != "bi"
-            examples = n * (2 if both else 1)
+            both = (
+                stage.settings["both_orders"] is not False
+                and session.inputs.symmetric
+                and stage.family != "bi"
+            )
+            share = stage.settings.get("held_out")
+            judged = len(held_out(n, share, session.settings.seed)) if share else 0
+            examples = (n - judged) * (2 if both else 1)
             steps = math.ceil(examples / stage.settings["batch_size"]) * stage.settings["epochs"]
             what = f"{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}"
         elif stage.kind == "prime":
             what = "as it is" if stage.settings["method"] == "none" else str(stage.settings["method"])
+        elif stage.kind == "agree":
+            what = f"{len(held_out(n, stage.settings['held_out'], session.settings.seed)):,} held-out pairs"
         elif stage.kind == "evaluate":
             what = f"{sum(len(p) for p in session.inputs.tests.values()):,} test pairs"
         elif stage.kind == "select":
@@ -53,7 +63,16 @@ def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
             out_json(
                 {
                     "model": str(row.path), "student": row.student, "family": row.family, "cycle": row.cycle,
-                    "dev": row.dev, "tests": row.tests, "average": row.average, "metric": outcome.metric,
+                    "dev": row.dev, "held_out": row.held_out, "tests": row.tests, "average": row.average,
+                    "average_precision": row.average_precision, "metric": outcome.metric,
+                    "metrics": outcome.metrics, "setting": outcome.setting, "selection": outcome.selection,
+                }
+            )  # fmt: skip
+        for row in outcome.ensembles:
+            out_json(
+                {
+                    "ensemble": row.label, "students": row.student, "family": row.family, "tests": row.tests,
+                    "average": row.average, "average_precision": row.average_precision,
                 }
             )  # fmt: skip
         for best in outcome.best:
@@ -63,13 +82,14 @@ def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
         return
     many = len(session.students) > 1
     names = list(session.inputs.tests)
-    columns = ["model", *(["dev"] if outcome.rows[0].dev is not None else []), *names]
-    columns += ["average"] if len(names) > 1 else []
-    cells = [_cells(row, names, many=many) for row in outcome.rows]
+    columns = list(dict.fromkeys(c for row in outcome.rows for c in _values(row, names)))
+    cells = [_cells(row, names, columns, many=many) for row in [*outcome.rows, *outcome.ensembles]]
     out("")
-    table(columns, cells, title=f"{session.root}  ({METRIC_TITLES.get(outcome.metric, outcome.metric)})")
-    for line in session.notes:
+    table(["model", *columns], cells, title=f"{session.root}  ({_title(outcome)})")
+    for line in [*session.notes, outcome.setting]:
         out(f"  {line}")
+    for line in outcome.warnings:
+        out(f"  warning: {line}")
     out("")
     for line in verdicts(outcome):
         out(line)
@@ -83,13 +103,32 @@ def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
     out(f"  transenc label --pairs FILE.tsv --teacher {cross} --out scored.tsv")
 
 
-def _cells(row: Row, names: list[str], *, many: bool) -> list[str]:
-    label = f"{row.label}, {row.family}" + (f", {row.student}" if many else "")
-    values = [row.dev] if row.dev is not None else []
-    values += [row.tests[name] for name in names]
+def _title(outcome: Outcome) -> str:
+    """Name the metric, or those of the sets that differ from it."""
+    kinds = list(dict.fromkeys(outcome.metrics.values())) or [outcome.metric]
+    if len(kinds) == 1:
+        return METRIC_TITLES.get(kinds[0], kinds[0])
+    sets = {kind: [n for n, m in outcome.metrics.items() if m == kind] for kind in kinds}
+    return "; ".join(f"{', '.join(found)}: {METRIC_TITLES.get(kind, kind)}" for kind, found in sets.items())
+
+
+def _values(row: Row, names: list[str]) -> dict[str, float]:
+    """Return a row's figures by their column."""
+    values = {} if row.dev is None else {"dev": row.dev}
+    values |= {} if row.held_out is None else {"held out": row.held_out}
+    for name in names:
+        values[name] = row.tests[name]
+        if name in row.average_precision:
+            values[f"{name} AP"] = row.average_precision[name]
     if len(names) > 1 and row.average is not None:
-        values.append(row.average)
-    return [label, *(f"{100 * value:.2f}" for value in values)]
+        values["average"] = row.average
+    return values
+
+
+def _cells(row: Row, names: list[str], columns: list[str], *, many: bool) -> list[str]:
+    label = f"{row.label}, {row.family}" + (f", {row.student}" if many else "")
+    values = _values(row, names)
+    return [label, *(f"{100 * values[column]:.2f}" if column in values else "" for column in columns)]
 
 
 def verdicts(outcome: Outcome) -> list[str]:
@@ -115,6 +154,8 @@ def verdicts(outcome: Outcome) -> list[str]:
                 if row.average is not None and start.average is not None:
                     line += f", {100 * (row.average - start.average):+.2f} on test"
                 line += ")"
+        elif best.reason:
+            line += f"; {best.reason}; no label was read)"
         else:
             line += "; the last cycle, chosen without labels)"
         lines.append(line)

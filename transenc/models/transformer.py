@@ -41,6 +41,7 @@ class Transformer:
     max_length: int
     compute: Compute
     _copy: nn.Module | None = field(default=None, repr=False)
+    noisy: bool = False  # scoring keeps dropout on, for measuring how sure the model is
 
     def tokens(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Tokens:
         """Tokenise sentences or pairs of sentences once."""
@@ -78,7 +79,7 @@ class Transformer:
         """Run every sequence without gradients or dropout and return float32 rows."""
         module = self._scoring_module()
         rows = []
-        with torch.inference_mode(), evaluating(module):
+        with torch.inference_mode(), evaluating(module, noisy=self.noisy):
             for start in range(0, len(tokens), block):
                 index = np.arange(start, min(start + block, len(tokens)))
                 rows.append(self.rows(head, tokens, index, module=module).float().cpu().numpy())
@@ -97,10 +98,10 @@ class Transformer:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch dropout off for the block and restore the mode of every part after it."""
+def evaluating(module: nn.Module, *, noisy: bool = False) -> Iterator[None]:
+    """Switch dropout off (on: `noisy`) for the block and restore the mode of every part after it."""
     was = [(part, part.training) for part in module.modules()]
-    module.eval()
+    module.train(noisy)
     try:
         yield
     finally:

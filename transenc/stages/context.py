@@ -23,7 +23,8 @@ class Context:
     """Hold a run's data, starts and services.
 
     plms: the start of each student. dev: scored pairs with gold in [0, 1], or None. tests: the evaluation
-    sets by name. metric: a name of METRICS. symmetric: whether (a, b) and (b, a) mean the same.
+    sets by name. metric: a name of METRICS; metrics: those of the tests, where they differ. symmetric: whether
+    (a, b) and (b, a) mean the same.
     """
 
     store: Store
@@ -33,6 +34,7 @@ class Context:
     dev: Pairs | None = None
     tests: Mapping[str, Pairs] = field(default_factory=dict)
     metric: str = "spearman"
+    metrics: Mapping[str, str] = field(default_factory=dict)
     symmetric: bool = True
     stop: StopFlag = field(default_factory=StopFlag)
     report: Callable[[Progress], None] = lambda progress: None

@@ -37,7 +37,7 @@ def distill_model(
     if clipped and len(silver) and not (silver.scores.min() >= 0 and silver.scores.max() <= 1):
         raise DataError(f"{run.stage}: labels must lie in [0, 1]; map them with --score-range.")
     # A bi-encoder's cosine is the same in both orders, so the second one would only repeat the first.
-    if settings.both_orders and symmetric and student.family != "bi":
+    if settings.both_orders is not False and symmetric and student.family != "bi":
         silver = join([silver, silver.flipped()])
     scores = silver.scores
     assert scores is not None

@@ -1,0 +1,90 @@
+"""Selection without labels, and seed optimisation, in small runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runs import content, run_small, small_runner
+from transenc.errors import Interrupted
+from transenc.interrupt import StopFlag
+from transenc.pairs import Pairs
+from transenc.runner import record
+
+LABEL_FREE: dict[str, Any] = {"select": "agreement", "held_out": 0.25}
+TRIALS: dict[str, Any] = {"distill": {"cross": {"trials": 3, "trial_share": 0.4}}}
+
+
+def turned(pairs: Pairs) -> Pairs:
+    """The same pairs with other gold."""
+    assert pairs.scores is not None
+    return pairs.with_scores(1 - pairs.scores)
+
+
+def facts(root: Path, name: str, kind: str) -> dict[str, Any]:
+    return dict(json.loads((root / name / f"{kind}.json").read_text()))
+
+
+def test_no_gold_label_has_any_influence(tmp_path: Path, plm: Path) -> None:
+    for name, gold in (("a", lambda pairs: pairs), ("b", turned)):
+        run_small(tmp_path / name, plm, changes=LABEL_FREE, n=88, gold=gold)
+    # Only what was measured on the test pairs, and what repeats it, may differ.
+    first, second = (
+        {k: v for k, v in content(tmp_path / name).items() if not k.startswith("evaluate/")} for name in "ab"
+    )
+    assert first == second
+    before = facts(tmp_path / "a", "evaluate/prime/s0", "evaluate")["tests"]["test"]
+    after = facts(tmp_path / "b", "evaluate/prime/s0", "evaluate")["tests"]["test"]
+    assert before == pytest.approx(-after)
+
+    chosen = facts(tmp_path / "a", "select", "select")
+    assert chosen["by"] == "agreement"
+    assert all(c["dev"] is None and c["reason"] for c in chosen["chosen"].values())
+    judged = facts(tmp_path / "a", "agreement/cycle-1/distill-bi/s0", "agree")
+    assert judged["held_out"] == 22
+    assert -1 <= judged["labels"] <= 1
+    assert judged["noise"] < 1
+    assert judged["alignment"] > 0 > judged["uniformity"]
+    # 66 of the 88 pairs are trained on, in both orders, 8 at a time.
+    losses = json.loads((tmp_path / "a/cycle-1/distill-cross/s0/training.json").read_text())["losses"]
+    assert losses[-1][0] == math.ceil(2 * 66 / 8)
+    assert "No labelled data was used" in (tmp_path / "a/best/bi/README.md").read_text()
+
+
+def test_the_best_of_several_seeds_is_trained_on_also_after_a_stop(tmp_path: Path, plm: Path) -> None:
+    run_small(tmp_path / "whole", plm, changes=TRIALS)
+    found = facts(tmp_path / "whole", "cycle-1/distill-cross/s0", "distill")
+    assert len(found["trials"]) == 3
+    assert found["trial"] == found["trials"].index(max(found["trials"]))
+    assert found["dev"] >= max(found["trials"])
+
+    stop = StopFlag()
+    runner, stages = small_runner(tmp_path / "run", plm, changes=TRIALS, stop=stop)
+    steps = 0
+
+    def count(progress: Any) -> None:
+        nonlocal steps
+        steps += progress.stage == "cycle-1/distill-cross/s0"
+        # 6 steps in all, 3 in each of the trials: in the midst of the winner's second half.
+        if steps == 3 * 3 + 2:
+            stop.signum = 15
+
+    runner.context.report = count
+    with runner.context.store.lock():
+        record(runner.context)
+        with pytest.raises(Interrupted):
+            runner.run(stages)
+    run_small(tmp_path / "run", plm, changes=TRIALS)
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
+
+
+def test_the_first_trial_is_the_run_without_trials(tmp_path: Path, plm: Path) -> None:
+    run_small(tmp_path / "plain", plm)
+    run_small(tmp_path / "tried", plm, changes=TRIALS)
+    plain = json.loads((tmp_path / "plain/cycle-1/distill-cross/s0/training.json").read_text())
+    first = facts(tmp_path / "tried", "cycle-1/distill-cross/s0", "distill")["trials"][0]
+    assert [value for step, value in plain["history"] if step == 3] == [first]

@@ -1,0 +1,107 @@
+"""The same run with several seeds: a directory each, their mean and standard deviation, and how to repeat each."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transenc.errors import ConfigError
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read `5` as the seeds 1 to 5, and `3,7` (or `3,`) as those seeds; raise ConfigError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    listed = len(parts) > 1
+    if listed and parts[-1] == "":
+        parts.pop()
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ConfigError(f"--seeds takes a count such as 5, or seeds such as 1,2,3, not '{text}'.")
+    numbers = [int(part) for part in parts]
+    seeds = numbers if listed else list(range(1, numbers[0] + 1))
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds {text}: give at least one seed, each once.")
+    return seeds
+
+
+def seed_root(parent: Path, seed: int) -> Path:
+    """Return the run directory of one seed."""
+    return parent / f"seed-{seed}"
+
+
+def reproduce(argv: Sequence[str], seed: int, parent: Path) -> str:
+    """Return the command that repeats one seed elsewhere, from the command that ran them all."""
+    kept: list[str] = []
+    dropping = False
+    for word in argv:
+        if dropping:
+            dropping = False
+            continue
+        if word in ("--seeds", "--run", "--seed"):
+            dropping = True
+        elif not word.startswith(("--seeds=", "--run=", "--seed=")):
+            kept.append(word)
+    again = parent.with_name(f"{parent.name}-again")
+    return shlex.join(["transenc", *kept, "--seed", str(seed), "--run", str(seed_root(again, seed))])
+
+
+def summarise(results: dict[int, dict[str, Any]], commands: dict[int, str]) -> dict[str, Any]:
+    """Return mean and standard deviation (n - 1) over seeds of the starts, the best models and the ensembles.
+
+    results: what results.json of each seed holds. The best models are those that each run kept, whatever their cycle.
+    """
+    models: dict[str, dict[int, dict[str, float]]] = {}
+    for seed, found in results.items():
+        for name, row in _kept(found).items():
+            models.setdefault(name, {})[seed] = _values(row)
+    summary = {}
+    for name, by_seed in models.items():
+        columns = list(dict.fromkeys(column for values in by_seed.values() for column in values))
+        summary[name] = {
+            column: _spread([values[column] for values in by_seed.values() if column in values])
+            for column in columns
+        }
+    first = next(iter(results.values()))
+    return {
+        "schema": 1,
+        "seeds": list(results),
+        "selection": first["selection"],
+        "settings": {str(seed): found["setting"] for seed, found in results.items()},
+        "metrics": first["metrics"],
+        "models": summary,
+        "per_seed": {name: {str(s): v for s, v in by_seed.items()} for name, by_seed in models.items()},
+        "commands": {str(seed): command for seed, command in commands.items()},
+    }
+
+
+def _kept(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the rows of a run that are compared over seeds, by a name that all seeds share."""
+    many = len(found["plm"]) > 1
+    rows = {(r["student"], r["family"], r["cycle"]): r for r in found["rows"]}
+    kept = {}
+    for (student, _, cycle), row in rows.items():
+        if cycle == 0:
+            kept["start, bi" + (f", {student}" if many else "")] = row
+    for best in found["best"]:
+        name = f"best, {best['family']}" + (f", {best['student']}" if many else "")
+        kept[name] = rows[best["student"], best["family"], best["cycle"]]
+    for row in found["ensembles"]:
+        kept[f"{row['label']}, {row['family']}"] = row
+    return kept
+
+
+def _values(row: dict[str, Any]) -> dict[str, float]:
+    values = {} if row["dev"] is None else {"dev": row["dev"]}
+    values |= row["tests"]
+    values |= {f"{name} AP": value for name, value in row["average_precision"].items()}
+    if row["average"] is not None and len(row["tests"]) > 1:
+        values["average"] = row["average"]
+    return values
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "sd": sd, "n": len(values)}

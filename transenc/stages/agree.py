@@ -1,0 +1,47 @@
+"""Judge a model on held-out unlabelled pairs: what selection without labels looks at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from transenc.agreement import agreement, alignment, uniformity, word_overlap
+from transenc.pairs import Pairs, Scores
+
+SENTENCES = 1_000  # that alignment and uniformity are taken over
+
+
+def judge(
+    scorer: Any, held: Pairs, labels: Scores | None, seed: int
+) -> tuple[Scores, dict[str, float | None]]:
+    """Return a model's scores of the held-out pairs and what they say about it.
+
+    labels: agreement with the silver labels it learnt from. noise: agreement of two scorings with dropout on:
+    how sure the model is of its own ranking; 1 without dropout. words: agreement of the labels with word overlap.
+    alignment, uniformity: of a bi-encoder's vectors, two dropout views being a positive pair; for information.
+    """
+    scores = scorer.score(held)
+    transformer = scorer.transformer
+    facts: dict[str, float | None] = {"labels": None, "words": None, "alignment": None, "uniformity": None}
+    if labels is not None:
+        facts["labels"] = agreement(scores, labels)
+        facts["words"] = agreement(word_overlap(held), labels)
+    transformer.noisy = True
+    try:
+        views = []
+        for view in (1, 2):
+            torch.manual_seed(seed + view)
+            views.append(scorer.score(held))
+        facts["noise"] = agreement(*views)
+        if scorer.family == "bi":
+            sentences = list(held.sentences[:SENTENCES])
+            torch.manual_seed(seed + 3)
+            vectors: list[np.ndarray[Any, Any]] = [scorer.encode(sentences) for _ in (1, 2)]
+            facts["alignment"] = alignment(*vectors)
+    finally:
+        transformer.noisy = False
+    if scorer.family == "bi":
+        facts["uniformity"] = uniformity(scorer.encode(sentences))
+    return scores, facts

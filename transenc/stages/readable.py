@@ -1,0 +1,51 @@
+"""Check that the students can read the pairs, before any work."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from transenc.errors import ConfigError
+from transenc.models.transformer import load_tokenizer
+from transenc.pairs import Pairs
+from transenc.stages.context import Context
+
+SAMPLE = 500
+MOST_UNKNOWN = 0.5
+
+
+def check_lengths(context: Context) -> None:
+    """Raise ConfigError when a student has fewer positions than the tokens that it would be trained with."""
+    from types import SimpleNamespace
+
+    from transenc.models.transformer import position_limit
+
+    for student, plm in context.plms.items():
+        raw = json.loads((plm.path / "config.json").read_text(encoding="utf-8"))
+        limit = position_limit(SimpleNamespace(**{"model_type": "", "max_position_embeddings": 512, **raw}))
+        for family in ("cross", "bi"):
+            wanted = getattr(context.settings.distill, family).max_length
+            if wanted > limit:
+                raise ConfigError(
+                    f"distill.{family}.max_length is {wanted}, but {student} ({plm.name}) has positions for {limit} "
+                    f"tokens: --set distill.{family}.max_length={limit}, or another --plm."
+                )
+
+
+def check_readable(context: Context, pairs: Pairs) -> None:
+    """Raise ConfigError when a student's tokenizer knows too little of the text, by a sample of sentences."""
+    step = max(1, len(pairs.sentences) // SAMPLE)
+    sample = list(pairs.sentences[::step])
+    for student, plm in context.plms.items():
+        tokenizer = load_tokenizer(plm.path)
+        if tokenizer.unk_token_id is None:
+            continue  # made of bytes: it knows every text
+        encodings = tokenizer.backend_tokenizer.encode_batch(sample, add_special_tokens=False)
+        ids = np.concatenate([np.asarray(e.ids, np.int64) for e in encodings])
+        unknown = float((ids == tokenizer.unk_token_id).mean()) if len(ids) else 1.0
+        if unknown > MOST_UNKNOWN:
+            raise ConfigError(
+                f"{student} ({plm.name}) does not know {100 * unknown:.0f}% of the tokens of the pairs: its "
+                "tokenizer is for other text. Take a --plm of that language, or another --pairs, --corpus or --task."
+            )
