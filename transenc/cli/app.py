@@ -15,6 +15,7 @@ app = typer.Typer(
     name="transenc",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing boxes around help would take longer than all the rest of it
     help="Turn a pretrained language model and unlabelled sentences into a bi-encoder and a cross-encoder.",
 )
 app.command("cycle")(cycle.cycle)
