@@ -331,7 +331,7 @@ def test_semantic_says_once_that_exact_search_is_quadratic(monkeypatch, caplog):
 def clustered(n):
     """Make unit vectors around 30 centres, as sentences of some topics are."""
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(30, 24))[rng.integers(0, 30, n)] + 0.3 * rng.normal(size=(n, 24))
+    vectors = rng.normal(size=(30, 24))[rng.integers(0, 30, n)] + 0.8 * rng.normal(size=(n, 24))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -339,13 +339,13 @@ def test_approximate_search_finds_most_of_the_exact_neighbours_in_exact_order():
     pytest.importorskip("faiss")
     vectors = clustered(1500)
     exact = set(zip(*map(np.ndarray.tolist, nearest(vectors, 4)), strict=True))
-    left, right = approximately_nearest(vectors, 4, probes=6)
+    left, right = approximately_nearest(vectors, 4, probes=2)
     found = set(zip(left.tolist(), right.tolist(), strict=True))
-    assert 0.9 < len(found & exact) / len(exact) < 1
+    assert 0.97 < len(found & exact) / len(exact) < 1
     assert (left != right).all() and (np.bincount(left) <= 4).all() and (np.diff(left) >= 0).all()
     scores = (vectors[left].astype(np.float64) * vectors[right]).sum(axis=1)
     assert (np.diff(scores)[left[1:] == left[:-1]] <= 0).all()
-    again = approximately_nearest(vectors, 4, probes=6)
+    again = approximately_nearest(vectors, 4, probes=2)
     np.testing.assert_array_equal(again, (left, right))
 
 
