@@ -99,7 +99,7 @@ KINDS: dict[str, tuple[Callable[[int], Work], str]] = {
 
 def cell(kind: str, n: int) -> dict[str, float]:
     """Do one kind of work of size n in this process."""
-    KINDS[kind][0](min(n, 200))()  # compiles, warms up, and loads libraries
+    KINDS[kind][0](min(n, 64))()  # compiles, warms up, and loads libraries
     work = KINDS[kind][0](n)
     before = resident_mib()
     began = time.perf_counter()

@@ -72,8 +72,8 @@ def run(size: int) -> list[Row]:
         write_pairs(pairs.take(slice(100)), folder / "few.parquet")
         _, base, _ = label(model, folder / "few.parquet", folder / "few-out.parquet")
         seconds, peak, said = label(model, folder / "all.parquet", folder / "all-out.parquet")
-        few = read_pairs(folder / "few-out.parquet").scores
-        labelled = read_pairs(folder / "all-out.parquet").scores
+        few = read_pairs(folder / "few-out.parquet", scores="required").scores
+        labelled = read_pairs(folder / "all-out.parquet", scores="required").scores
         assert few is not None
         assert labelled is not None
         same = np.abs(labelled[:100] - few).max()
