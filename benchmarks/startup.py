@@ -31,7 +31,8 @@ import csv
 from sentence_transformers import SentenceTransformer
 model = SentenceTransformer(sys.argv[1], device="cpu")
 rows = list(csv.DictReader(open(sys.argv[2], encoding="utf-8"), delimiter="\\t", quoting=csv.QUOTE_NONE))
-left, right = (model.encode([row[name] for row in rows]) for name in ("sentence1", "sentence2"))
+columns = ([row[name] for row in rows] for name in ("sentence1", "sentence2"))
+left, right = (model.encode(column, normalize_embeddings=True) for column in columns)
 open(sys.argv[3], "w").write("\\n".join(map(str, (left * right).sum(1).tolist())))
 """
 
