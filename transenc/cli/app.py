@@ -25,6 +25,7 @@ app.command("distill", short_help="Train a bi- or cross-encoder on scored pairs.
 app.command("evaluate", short_help="Compare models with people, on tasks or your own pairs.")(
     evaluate.evaluate
 )
+export.app.rich_markup_mode = None
 app.add_typer(export.app, name="export", short_help="Export models as checked engines.")
 app.command("backends", short_help="List samplers, families, starts, objectives and recipes.")(
     backends.backends

@@ -9,9 +9,7 @@ import typer
 
 from transenc.cli import options
 
-app = typer.Typer(
-    help="Export models as engines, checked against the model.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Export models as engines, checked against the model.", no_args_is_help=True)
 
 
 @app.callback()
