@@ -125,11 +125,10 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         optimizer.step()
         run.changed()
 
-        value = loss.item()  # waits for the device, so once a step
-        window.append(value)
-        if not math.isfinite(value):
+        window.append(loss.item())
+        if not math.isfinite(window[-1]):
             raise DataError(
-                f"{run.stage}: the loss is {value} at step {step + 1}. Try a lower learning rate."
+                f"{run.stage}: the loss is {window[-1]} at step {step + 1}. Try a lower learning rate."
             )
         finished = step + 1
         if len(window) == LOSS_WINDOW or finished == steps:
@@ -144,7 +143,7 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
             if result.best is None or metric > result.best:
                 result.best, result.best_step = metric, finished
                 best = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-        run.report(Progress(run.stage, finished, steps, value, result.best))
+        run.report(Progress(run.stage, finished, steps, loss.item(), result.best))
         if run.checkpoints is not None and finished < steps:
             by_steps = run.checkpoint_every is not None and finished % run.checkpoint_every == 0
             by_time = run.checkpoint_every is None and time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS
