@@ -75,16 +75,22 @@ class Row:
 
 
 def in_turn(
-    sides: Mapping[str, Callable[[], Any]], rounds: int = 3
+    sides: Mapping[str, Callable[..., Any]],
+    rounds: int = 3,
+    prepare: Mapping[str, Callable[[], Any]] | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Run every side in turn (A B A B ...); return the median seconds and the last result of each."""
+    """Run every side in turn (A B A B ...); return the median seconds and the last result of each.
+
+    prepare: makes a side's argument anew for each round, untimed.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     results: dict[str, Any] = {}
     for _ in range(rounds):
         for name, work in sides.items():
+            arguments = [prepare[name]()] if prepare else []
             gc.collect()
             began = time.perf_counter()
-            results[name] = work()
+            results[name] = work(*arguments)
             seconds[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in seconds.items()}, results
 

@@ -69,15 +69,18 @@ def measure(
     for compute in computes():
         bf16 = compute.precision == "bf16"
 
-        def ours(compute: Compute = compute) -> tuple[Any, float]:
-            model = student(family, settings, compute)
+        def ours(model: Any, compute: Compute = compute) -> tuple[Any, float]:
             return model, float(np.mean(train(model, given, settings, compute)))
 
-        def theirs(device: str = compute.device, bf16: bool = bf16) -> tuple[Any, float]:
-            model = peer_of(device, "fp32")  # as in transenc, bf16 trains fp32 weights under autocast
+        def theirs(model: Any, bf16: bool = bf16) -> tuple[Any, float]:
             return model, train_peer(model, given, bf16)
 
-        seconds, results = in_turn({"ours": ours, "theirs": theirs})
+        new = {
+            "ours": lambda compute=compute: student(family, settings, compute),
+            # As in transenc, bf16 trains fp32 weights under autocast.
+            "theirs": lambda compute=compute: peer_of(compute.device, "fp32"),
+        }
+        seconds, results = in_turn({"ours": ours, "theirs": theirs}, prepare=new)
         default = seconds["theirs"] if default is None else default
         (mine, my_loss), (other, other_loss) = results["ours"], results["theirs"]
         mine_dev = spearman(mine.score(gold), gold.scores)

@@ -49,6 +49,18 @@ def test_sides_run_in_turn_and_the_last_results_are_kept() -> None:
     assert all(value >= 0 for value in seconds.values())
 
 
+def test_what_is_prepared_is_new_in_each_round() -> None:
+    made: list[object] = []
+
+    def prepare() -> object:
+        made.append(object())
+        return made[-1]
+
+    _, results = in_turn({"a": lambda given: given}, rounds=2, prepare={"a": prepare})
+    assert len(made) == 2
+    assert results["a"] is made[1]
+
+
 def test_the_text_is_distinct_seeded_and_as_long_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.common.DATA", None)
     few, many = sentences(50), sentences(3000)  # more than the demo has
