@@ -68,7 +68,7 @@ class Row:
     def goal(self) -> str:
         """Say what is aimed at and whether it was reached here."""
         if self.ratio_goal is not None and self.ratio is not None:
-            return f">= {self.ratio_goal:g}x: {'yes' if self.ratio >= self.ratio_goal else 'no'}"
+            return f">= {self.ratio_goal:.4g}x: {'yes' if self.ratio >= self.ratio_goal else 'no'}"
         if self.most is not None:
             return f"<= {self.most:g}: {'yes' if self.ours <= self.most else 'no'}"
         return ""
