@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from transenc import registry, tasks
+from transenc import tasks
 from transenc.config import Settings
 from transenc.cycle import Student, student_names
 from transenc.digests import pairs_digest, plm_digest
@@ -22,6 +22,7 @@ from transenc.models.intake import Plm, resolve
 from transenc.pairs import Pairs
 from transenc.readers import SkipBad, read_pairs, read_sentences
 from transenc.samplers import mine
+from transenc.samplers.mix import build, owners
 from transenc.seeds import derive
 from transenc.store import fingerprint
 
@@ -99,7 +100,7 @@ def _from_pairs(given: Pairs, said: str) -> Inputs:
 
 
 def _from_corpus(settings: Settings, sentences: list[str], plm: Plm, compute: Compute) -> Inputs:
-    sampler = registry.create(registry.SAMPLERS, settings.sampler)
+    sampler = build(settings.sampler)
     embeds = bool(getattr(sampler, "needs_encoder", False))
 
     def encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -110,9 +111,9 @@ def _from_corpus(settings: Settings, sentences: list[str], plm: Plm, compute: Co
         pairs = mine(sampler, sentences, seed=derive(settings.seed, "pairs", "mine"), encode=encode)
         return pairs, [f"{len(pairs):,} pairs mined from {len(sentences):,} sentences by {settings.sampler}"]
 
-    owner = registry.owner(registry.SAMPLERS, registry.parse_spec(settings.sampler)[0])
     encoder = plm_digest(plm.path) if embeds else None
-    return Inputs(make, {"sentences": fingerprint(sentences), "sampler": list(owner), "encoder": encoder})
+    source = {"sentences": fingerprint(sentences), "sampler": owners(settings.sampler), "encoder": encoder}
+    return Inputs(make, source)
 
 
 def _without_evaluation(inputs: Inputs, evaluation: Sequence[Pairs | None]) -> Inputs:

@@ -37,7 +37,6 @@ def label(
     offline: options.Offline = False,
 ) -> None:
     """Label given or mined pairs with the scores of one or several models, mapped to [0, 1]."""
-    from transenc import registry
     from transenc.cli.console import Reporter, log_to_stderr, note
     from transenc.cli.console import out as show
     from transenc.digests import pairs_digest
@@ -71,8 +70,9 @@ def label(
         found = read_pairs(pairs, scores="ignored", skip_bad=skip)
     else:
         from transenc.samplers import mine
+        from transenc.samplers.mix import build
 
-        backend = registry.create(registry.SAMPLERS, sampler)
+        backend = build(sampler)
         encode = None
         if getattr(backend, "needs_encoder", False):
             encode = getattr(scorer_of(encoder or teacher[0]), "encode", None)
