@@ -1,6 +1,6 @@
 """Measure a sampler on a corpus: pairs, seconds, peak memory, and examples to look at.
 
-python -m benchmarks.mining --corpus FILE [--corpus FILE ...] --sampler bm25:k=5 [--sentences 100000] [--encoder MODEL]
+python -m benchmarks.mining --corpus FILE [--corpus FILE] --sampler bm25:k=5 [--sentences 100000] [--encoder MODEL]
 
 With more --sentences than the corpus has, sentences of other words are made of its words, as long as its own.
 One run a process, since memory is the peak of the whole process.

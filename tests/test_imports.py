@@ -30,6 +30,7 @@ LAYERS = [
         "transenc.digests",
         "transenc.tasks",
         "transenc.samplers",
+        "transenc.augmenters",
         "transenc.models",
         "transenc.objectives",
         "transenc.training",

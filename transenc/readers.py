@@ -342,6 +342,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str | _BadRow]]:
         raise DataError(f"{path}: cannot be read: {_why(error)}.") from None
 
 
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the numbered lines of a text file, also .gz; raise DataError as `file:line: reason` for a bad one."""
+    _check_file(path)
+    for number, line in _lines(path):
+        if isinstance(line, _BadRow):
+            raise DataError(f"{path}:{number}: {line}.")
+        yield number, line
+
+
 def _decode(path: Path, number: int, raw: bytes) -> str | _BadRow:
     if number == 1:
         if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
