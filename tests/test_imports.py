@@ -42,6 +42,8 @@ LAYERS = [
         "transenc.runs",
         "transenc.card",
         "transenc.cycle",
+        "transenc.gold_plan",
+        "transenc.gold",
     ],
     ["transenc.inputs", "transenc.runner", "transenc.single"],
     ["transenc.session", "transenc.single_stages"],

@@ -58,12 +58,22 @@ def model_stages(stages: Sequence[Stage], student: str, family: str) -> list[Sta
 
 
 def plan(
-    settings: Settings, students: Sequence[Student], *, tests: bool = False, dev: bool = False
+    settings: Settings,
+    students: Sequence[Student],
+    *,
+    tests: bool = False,
+    dev: bool = False,
+    needs_encoder: bool = False,
+    keeps: bool = False,
 ) -> list[Stage]:
     """Return the stages of a run in order; no file is read and nothing heavy imported.
 
-    tests: whether there is anything to evaluate on. dev: whether development data can select.
+    tests: whether there is anything to evaluate on. dev: whether development data can select. needs_encoder,
+    keeps: whether the sampler compares embeddings, and whether it chooses pairs by their labels.
     """
+    from transenc import gold_plan  # local: it builds on the stages of this module
+
+    labelled = settings.gold.scenario != "none"
     source = {
         "task": settings.task,
         "pairs": bool(settings.pairs),
@@ -72,7 +82,8 @@ def plan(
         "sampler": None if settings.pairs else settings.sampler,
         "max_pairs": settings.max_pairs,
     }
-    stages = [Stage("pairs", "pairs", source)]
+    stages = [gold_plan.gold_stage(settings)] if labelled else [Stage("pairs", "pairs", source)]
+    first = stages[0].name
     teacher: dict[str, str] = {}
     for student in students:
         prime = settings.prime.model_copy(update={"method": student.prime})
@@ -83,15 +94,28 @@ def plan(
                 name,
                 "prime",
                 {**chosen, "pooling": settings.pooling, "dev": dev},
-                ("pairs",),
+                (first,),
                 student.name,
                 "bi",
             )
         )
         teacher[student.name] = name
+    if labelled:
+        encoders = gold_plan.encoder_stages(settings, students, needs_encoder=needs_encoder, dev=dev)
+        if settings.cycles or settings.gold.scenario != "gold":  # rewritten gold pairs need no others
+            stages += [*encoders, Stage("pairs", "pairs", source, (first, *(s.name for s in encoders)))]
+        stages += gold_plan.gold_stages(settings, students, keeps=keeps, dev=dev)
+        if settings.cycles:
+            teacher = {s.name: f"gold/distill-bi/{s.name}" for s in students}
+    pairs = "pairs"
     for cycle in range(1, settings.cycles + 1):
+        if settings.remine and (cycle > 1 or labelled):
+            seen = tuple(s.name for s in stages if s.kind in ("prime", "distill") and s.family == "bi")
+            by = "dev" if dev else "last"
+            pairs = f"cycle-{cycle}/pairs"
+            stages.append(Stage(pairs, "pairs", {**source, "by": by}, seen, None, None, cycle))
         for teaching, learning in HALF_CYCLES:
-            stages += _half_cycle(settings, students, cycle, teaching, learning, teacher, dev=dev)
+            stages += _half_cycle(settings, students, cycle, teaching, learning, teacher, pairs, dev=dev)
     models = [s for s in stages if s.kind in ("prime", "distill")]
     by = "dev" if settings.select == "dev" and dev else "last"
     stages.append(Stage("select", "select", {"by": by}, tuple(s.name for s in models)))
@@ -104,6 +128,8 @@ def plan(
         for student in students:
             name = f"best/{family}" if len(students) == 1 else f"best/{family}/{student.name}"
             candidates = tuple(s.name for s in model_stages(stages, student.name, family))
+            if not candidates:  # gold pairs alone teach a bi-encoder
+                continue
             stages.append(Stage(name, "best", {}, ("select", *candidates), student.name, family))
     return stages
 
@@ -115,12 +141,14 @@ def _half_cycle(
     teaching: str,
     learning: str,
     teacher: dict[str, str],
+    pairs: str,
     *,
     dev: bool,
 ) -> list[Stage]:
     """Label with every student's teaching model, combine, and train every student's learning model.
 
-    teacher: the newest model of each student, read here and replaced by the new ones.
+    teacher: the newest model of each student, read here and replaced by the new ones. pairs: the stage that holds
+    the pairs to label. Gold pairs stand beside the silver ones wherever there are some.
     """
     at = f"cycle-{cycle}"
     labels = [
@@ -128,7 +156,7 @@ def _half_cycle(
             f"{at}/label-{teaching}/{s.name}",
             "label",
             {},
-            ("pairs", teacher[s.name]),
+            (pairs, teacher[s.name]),
             s.name,
             teaching,
             cycle,
@@ -139,8 +167,13 @@ def _half_cycle(
     combine = {"combine": settings.label.combine}
     stages = [
         *labels,
-        Stage(silver, "silver", combine, ("pairs", *(s.name for s in labels)), None, teaching, cycle),
+        Stage(silver, "silver", combine, (pairs, *(s.name for s in labels)), None, teaching, cycle),
     ]
+    if settings.gold.scenario != "none":
+        from transenc.gold_plan import mix_stage  # local: as in plan
+
+        stages.append(mix_stage(settings, f"{at}/mix-{teaching}", silver, cycle))
+        silver = stages[-1].name
     wanted = getattr(settings.distill, learning)
     for student in students:
         needs = [silver, f"prime/{student.name}"]

@@ -19,6 +19,13 @@ def cosine_mse(cosines: Tensor, targets: Tensor) -> Tensor:
     return F.mse_loss(cosines, targets)
 
 
+def contrastive(cosines: Tensor, targets: Tensor, margin: float = 0.5) -> Tensor:
+    """Contrastive loss of (batch,) cosines (Hadsell et al. 2006), with cosine distances and soft targets allowed."""
+    distances = 1 - cosines
+    apart = F.relu(margin - distances)
+    return (targets * distances**2 + (1 - targets) * apart**2).mean() / 2
+
+
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """InfoNCE of two (batch, dim) views over in-batch negatives, one direction (SimCSE, equation 1)."""
     logits = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T / temperature  # (batch, batch)
@@ -38,4 +45,5 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 PAIR_OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "soft_bce": soft_bce,
     "cosine_mse": cosine_mse,
+    "contrastive": contrastive,
 }

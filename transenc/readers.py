@@ -210,6 +210,43 @@ def read_pairs(
     return Pairs(list(ids), np.array(left, np.int64), np.array(right, np.int64), gold)
 
 
+def columns_of(path: Path) -> list[str]:
+    """Return the column names of a table, or the keys of the first line of a .jsonl; none for plain lines.
+
+    Raises DataError for a file that cannot be read.
+    """
+    _check_file(path)
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq  # local: heavy
+
+        try:
+            return list(pq.ParquetFile(path).schema_arrow.names)
+        except (OSError, ValueError) as error:  # what is wrong is told where the file is read
+            raise DataError(f"{path}: cannot be read as Parquet: {_line(error)}") from None
+    first = next((line for _, line in _lines(path)), "")
+    if isinstance(first, _BadRow):
+        return []
+    try:
+        if suffix == ".jsonl":
+            found = _JSON.decode(first)
+            return list(found) if isinstance(found, dict) else []
+        return {".tsv": _split_tsv, ".csv": _split_csv}.get(suffix, lambda line: [])(first)
+    except (_BadRow, ValueError, RecursionError):
+        return []
+
+
+def has_scores(path: Path) -> bool:
+    """Tell whether a file has a column of scores or labels."""
+    return any(name in SCORE for name in columns_of(path))
+
+
+def is_table_of_pairs(path: Path) -> bool:
+    """Tell whether a file has a column for each of two sides."""
+    found = columns_of(path)
+    return all(any(name in names for name in found) for names in SIDES)
+
+
 def _text(name: str, value: object) -> str:
     if value is None:
         raise _BadRow(f"{name} is missing")

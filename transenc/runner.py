@@ -8,8 +8,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,21 @@ import numpy as np
 import torch
 
 from transenc import __version__, registry
+from transenc.augmenters import Fill
 from transenc.config import FitSettings, PrimeSettings
 from transenc.cycle import Stage
-from transenc.errors import ConfigError, DamagedError
+from transenc.errors import ConfigError, DamagedError, DataError
 from transenc.metrics import METRICS
 from transenc.models.bi import BiEncoder
-from transenc.pairs import Pairs
+from transenc.pairs import Pairs, join
 from transenc.readers import read_pairs, write_pairs
 from transenc.scorer import COMBINE, to_labels
 from transenc.seeds import derive
+from transenc.stages.augment import augment_sentences, augmented_pairs
 from transenc.stages.context import Context, family
 from transenc.stages.distill import distill_model
 from transenc.stages.label import CHECKPOINT_SECONDS, score_pairs
+from transenc.stages.mix import histogram, mix_pairs
 from transenc.stages.prime import prime_model, save_history
 from transenc.store import canonical, fingerprint, manifest, write_file
 from transenc.training import Fit, Fitted
@@ -36,6 +38,7 @@ from transenc.training import Fit, Fitted
 logger = logging.getLogger(__name__)
 
 Info = dict[str, Any]
+NO_PAIRS = join([])
 
 
 @dataclass
@@ -43,7 +46,8 @@ class Runner:
     """Run stages in order.
 
     make_pairs: read or mine the training pairs, and say how. digests: fingerprints of what lies outside the run,
-    by kind. sentences: what is primed on; None: the sentences of the pairs.
+    by kind. sentences: what is primed on; None: the sentences of the pairs. mine_with: mine pairs with the
+    bi-encoder of a directory. gold: pairs that people labelled. fill_of: loads the masked language model of a name.
     """
 
     context: Context
@@ -51,11 +55,21 @@ class Runner:
     digests: Mapping[str, Any]
     sentences: Sequence[str] | None = None
     on_stage: Callable[[Stage, str], None] = lambda stage, what: None
+    mine_with: Callable[[Path], tuple[Pairs, list[str]]] | None = None
+    gold: Pairs | None = None
+    fill_of: Callable[[str], Fill] | None = None
+    _held: tuple[str, Pairs] = field(default=("", NO_PAIRS), init=False, repr=False)
 
-    @cached_property
+    @property
     def pairs(self) -> Pairs:
         """Return the training pairs, from the disk: they are made once in the life of a run."""
-        return read_pairs(self.context.store.path("pairs") / "pairs.parquet", scores="ignored")
+        return self.pairs_of("pairs")
+
+    def pairs_of(self, name: str) -> Pairs:
+        """Return the pairs of a finished stage; the last ones asked for stay in memory."""
+        if self._held[0] != name:
+            self._held = name, read_pairs(self.context.store.path(name) / "pairs.parquet", scores="ignored")
+        return self._held[1]
 
     def run(self, stages: Sequence[Stage]) -> None:
         """Finish every stage; the same call after a crash continues, and afterwards only verifies."""
@@ -114,9 +128,56 @@ class Runner:
     # One method a kind of stage: inputs on disk -> outputs in `out`, and plain facts about them.
 
     def _pairs(self, stage: Stage, out: Path, identity: str) -> Info:
-        pairs, said = self.make_pairs()
+        models = [name for name in stage.needs if name != "gold"]
+        if models:
+            assert self.mine_with is not None
+            known = [
+                (self.info(n, "prime" if n.startswith("prime/") else "distill")["dev"], n) for n in models
+            ]
+            # An equal later model does not replace an earlier one, as where models are selected.
+            encoder = max(known, key=lambda k: k[0])[1] if stage.settings.get("by") == "dev" else models[-1]
+            pairs, said = self.mine_with(self.context.store.path(encoder))
+            said = [*said, f"{stage.name}: mined with {encoder}"]
+        else:
+            pairs, said = self.make_pairs()
         write_pairs(pairs, out / "pairs.parquet")
         return {"pairs": len(pairs), "sentences": len(pairs.sentences), "said": said}
+
+    def _gold(self, stage: Stage, out: Path, identity: str) -> Info:
+        assert self.gold is not None
+        write_pairs(self.gold, out / "gold.parquet")
+        return {"pairs": len(self.gold), "histogram": histogram(self.gold.scores)}
+
+    def _augment(self, stage: Stage, out: Path, identity: str) -> Info:
+        context = self.context
+        gold = self._labelled("gold")
+        rewritten = augment_sentences(
+            gold.sentences,
+            stage.settings["augment"],
+            copies=stage.settings["copies"],
+            seed=derive(context.settings.seed, stage.name),
+            fill_of=self.fill_of,
+            checkpoints=context.store.checkpoints(stage.name, identity),
+            stop=context.stop,
+            report=context.report,
+            stage=stage.name,
+        )
+        made, facts = augmented_pairs(gold, rewritten)
+        if not len(made):
+            raise DataError(f"{', '.join(stage.settings['augment'])} changed none of {len(gold)} gold pairs.")
+        write_pairs(made, out / "silver.parquet")
+        return {"gold": len(gold), **facts}
+
+    def _mix(self, stage: Stage, out: Path, identity: str) -> Info:
+        *silver, gold = (self._labelled(name) for name in stage.needs)
+        seed = derive(self.context.settings.seed, stage.name)
+        mixed, report = mix_pairs(gold, silver[0] if silver else None, stage.settings, seed)
+        write_pairs(mixed, out / "silver.parquet")
+        return report
+
+    def _labelled(self, name: str) -> Pairs:
+        path = self.context.store.path(name)
+        return read_pairs(path / ("gold.parquet" if name == "gold" else "silver.parquet"), scores="required")
 
     def _prime(self, stage: Stage, out: Path, identity: str) -> Info:
         context, plm = self.context, self.context.plms[str(stage.student)]
@@ -138,11 +199,11 @@ class Runner:
 
     def _label(self, stage: Stage, out: Path, identity: str) -> Info:
         context = self.context
-        teacher = stage.needs[1]
+        pairs, teacher = self.pairs_of(stage.needs[0]), stage.needs[1]
         scorer = family(str(stage.family)).load(context.store.path(teacher), compute=context.compute)
         scores = score_pairs(
             scorer,
-            self.pairs,
+            pairs,
             shard=context.settings.label.shard,
             checkpoints=context.store.checkpoints(stage.name, identity),
             stop=context.stop,
@@ -150,7 +211,7 @@ class Runner:
             stage=stage.name,
             checkpoint_seconds=CHECKPOINT_SECONDS if context.checkpoint_every is None else 0,
         )
-        write_pairs(self.pairs.with_scores(scores), out / "scores.parquet")
+        write_pairs(pairs.with_scores(scores), out / "scores.parquet")
         return {
             "teacher": teacher,
             "pairs": len(scores),
@@ -165,7 +226,7 @@ class Runner:
             assert scored.scores is not None
             columns.append(scored.scores)
         labels = to_labels(COMBINE[stage.settings["combine"]](columns))
-        write_pairs(self.pairs.with_scores(labels.values), out / "silver.parquet")
+        write_pairs(self.pairs_of(stage.needs[0]).with_scores(labels.values), out / "silver.parquet")
         if labels.clipped:
             logger.info("%s: %d of %d scores clipped.", stage.name, labels.clipped, len(labels.values))
         histogram = np.histogram(labels.values, bins=10, range=(0, 1))[0].tolist()
@@ -180,7 +241,7 @@ class Runner:
         context, store = self.context, self.context.store
         values = {k: v for k, v in stage.settings.items() if k not in ("pooling", "dev")}
         settings = type(getattr(context.settings.distill, str(stage.family))).model_validate(values)
-        silver = read_pairs(store.path(stage.needs[0]) / "silver.parquet", scores="required")
+        silver = self._labelled(stage.needs[0])
         starts = {"base": context.plms[str(stage.student)].path, "primed": store.path(stage.needs[1])}
         starts["previous"] = store.path(stage.needs[-1])
         torch.manual_seed(derive(context.settings.seed, stage.name, "start"))
@@ -276,7 +337,7 @@ def environment() -> dict[str, Any]:
 
     plugins = {
         f"{group}:{name}": " ".join(registry.owner(group, name))
-        for group in (registry.SAMPLERS, registry.FAMILIES, registry.PLMS)
+        for group in (registry.SAMPLERS, registry.AUGMENTERS, registry.FAMILIES, registry.PLMS)
         for name in registry.names(group)
     }
     return {

@@ -17,7 +17,10 @@ from transenc.progress import Progress
 from transenc.readers import read_sentences
 from transenc.runner import Runner, record
 from transenc.runs import RUNS
+from transenc.samplers.mix import build
+from transenc.stages.augment import outside_files
 from transenc.stages.context import Context
+from transenc.stages.fill import find_masked_lm, models_of
 from transenc.store import Store
 
 
@@ -37,13 +40,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Best:
-    """The model kept for one student and family."""
+    """The model kept for one student and family, and the directory of the stage that made it."""
 
     student: str
     family: str
     path: Path
     cycle: int
     dev: float | None
+    model: Path
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,20 @@ class Session:
         inputs = gather(settings, data=data, offline=offline, plm=plms[0], compute=compute)
         sentences = read_sentences([Path(settings.prime.corpus)]) if settings.prime.corpus else None
         by_dev = settings.select == "dev" and inputs.dev is not None
-        stages = plan(settings, students, tests=bool(inputs.tests), dev=by_dev)
+        gold = inputs.gold
+        if gold is not None:
+            found = {"labels": "binary" if gold.binary else "graded"}
+            settings = settings.model_copy(update={"gold": settings.gold.model_copy(update=found)})
+            sentences = sentences or list(inputs.sentences)
+        sampler = build(settings.sampler)
+        stages = plan(
+            settings,
+            students,
+            tests=bool(inputs.tests),
+            dev=by_dev,
+            needs_encoder=inputs.mine_with is not None and bool(getattr(sampler, "needs_encoder", False)),
+            keeps=hasattr(sampler, "keep"),
+        )
         context = Context(
             store=Store(root),
             settings=settings,
@@ -115,7 +132,17 @@ class Session:
             if not dry_run
             else {}
         )
-        runner = Runner(context, inputs.make_pairs, digests, sentences)
+        if gold is not None:
+            digests["gold"] = pairs_digest(gold.pairs)
+        if settings.gold.augment:
+            digests["augment"] = outside_files(settings.gold.augment) | models_of(
+                settings.gold.augment, settings.plm[0], offline=offline
+            )
+        runner = Runner(context, inputs.make_pairs, digests, sentences, mine_with=inputs.mine_with)
+        runner.gold = gold.pairs if gold is not None else None
+        runner.fill_of = lambda name: find_masked_lm(
+            name or settings.plm[0], compute=compute, offline=offline
+        )
         notes = list(inputs.said)
         if settings.select == "dev" and inputs.dev is None:
             notes.append("no development data: the last cycle is kept (--select last)")
@@ -138,7 +165,9 @@ class Session:
         with self.context.store.lock():
             record(self.context)
             self.runner.run(self.stages)
-            self.notes = [*self.runner.info("pairs", "pairs")["said"], *self.notes]
+            made = [stage.name for stage in self.stages if stage.kind == "pairs"]
+            said = [line for name in made for line in self.runner.info(name, "pairs")["said"]]
+            self.notes = [*said, *self.notes]
             return self.outcome()
 
     def outcome(self) -> Outcome:
@@ -151,6 +180,7 @@ class Session:
             facts = self.runner.info(stage.name, stage.kind)
             results = self.runner.info(tested[stage.name], "evaluate") if stage.name in tested else {}
             label = f"cycle {stage.cycle}" if stage.cycle else start_label(str(facts.get("method")))
+            label = GOLD_LABELS.get(stage.name.rpartition("/")[0], label)
             rows.append(
                 Row(
                     label,
@@ -167,9 +197,21 @@ class Session:
             if stage.kind == "best":
                 facts = self.runner.info(stage.name, "best")
                 path = self.context.store.path(stage.name)
-                best.append(Best(str(stage.student), str(stage.family), path, facts["cycle"], facts["dev"]))
+                model = self.context.store.path(facts["model"])
+                best.append(
+                    Best(str(stage.student), str(stage.family), path, facts["cycle"], facts["dev"], model)
+                )
         by = self.runner.info("select", "select")["by"]
         return Outcome(rows, best, self.context.metric, by)
+
+
+# What the rows of models are called that gold pairs taught.
+GOLD_LABELS = {
+    "gold/encoder": "gold alone",
+    "gold/teacher": "gold alone",
+    "gold/distill-bi": "gold and silver",
+    "gold/distill-cross": "gold and silver",
+}
 
 
 def start_label(method: str) -> str:
@@ -178,7 +220,8 @@ def start_label(method: str) -> str:
 
 
 def default_root(settings: Settings) -> Path:
-    """Return runs/<plm>[+<plm>...]-<task, or the name of the pairs' or corpus' file>."""
-    source = settings.pairs or settings.corpus
+    """Return runs/<plm>[+<plm>...]-<task, or the name of the pairs', corpus' or gold's file>[-<recipe with gold>]."""
+    source = settings.pairs or settings.corpus or settings.gold.source
     what = settings.task or (Path(source).name.partition(".")[0] if source else "run")
-    return RUNS / f"{'+'.join(student_names(settings.plm))}-{what}"
+    scenario = "" if settings.gold.scenario == "none" else f"-{settings.recipe}"
+    return RUNS / f"{'+'.join(student_names(settings.plm))}-{what}{scenario}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from transenc.augmenters import Fill, as_written, check_share, choose, replace_spans, word_spans
-from transenc.augmenters.wordnet import find_wordnet, read_wordnet
+from transenc.augmenters.wordnet import PARTS, find_wordnet, read_wordnet
 from transenc.errors import ConfigError, DataError
 from transenc.readers import read_lines
 
@@ -34,6 +34,10 @@ class Synonyms:
         check_share(self.share)
         if not self.table:
             raise ValueError("name a table of synonyms: synonyms:table=FILE.tsv, or take wordnet")
+
+    def files(self) -> list[Path]:
+        """Return the file that decides the result."""
+        return [Path(self.table)]
 
     @cached_property
     def synonyms(self) -> dict[str, list[str]]:
@@ -63,6 +67,11 @@ class WordNet:
         check_share(self.share)
         if self.senses < 1:
             raise ValueError(f"senses must be at least 1, not {self.senses}")
+
+    def files(self) -> list[Path]:
+        """Return the files that decide the result."""
+        found = find_wordnet(self.dir)
+        return [found / f"{kind}.{part}" for kind in ("index", "data") for part in PARTS]
 
     @cached_property
     def synonyms(self) -> dict[str, list[str]]:
