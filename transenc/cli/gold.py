@@ -55,10 +55,12 @@ def told(report: dict[str, Any]) -> list[str]:
     lines = []
     if report["silver_also_gold"]:
         lines.append(f"{report['silver_also_gold']:,} silver pairs are gold pairs already and were left out")
-    rule = report["rule"]
-    if rule:
-        lines.append(
-            f"{rule['rule']}: kept {rule['kept']:,} of {rule['offered']:,} labelled pairs; divergence from gold "
-            f"{rule['kl_offered']:.3f} -> {rule['kl_kept']:.3f} nats"
-        )
-    return lines
+    return lines + ([rule_line(report["rule"])] if report["rule"] else [])
+
+
+def rule_line(rule: dict[str, Any]) -> str:
+    """Say how many pairs were kept by their labels, and how much nearer to gold's distribution that is."""
+    return (
+        f"{rule['rule']}: kept {rule['kept']:,} of {rule['offered']:,} labelled pairs; divergence from gold "
+        f"{rule['kl_offered']:.3f} -> {rule['kl_kept']:.3f} nats"
+    )
