@@ -8,7 +8,7 @@ from typing import Any
 from transenc.config import DistillSettings, Settings
 from transenc.cycle import Stage, Student
 
-GOLD = "gold"
+GOLD = "gold/pairs"
 MIX = "gold/mix"
 
 

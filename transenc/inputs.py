@@ -118,7 +118,7 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
         known = ", ".join(tasks.names())
         raise ConfigError(f"Nothing to learn from: give --task ({known}), --pairs or --corpus.")
     if settings.remine and inputs.mine_with is None:
-        raise ConfigError(_no_remining(settings))
+        raise ConfigError(_no_remining(settings, mined="sampler" in inputs.source))
     if task is not None:
         inputs.dev, inputs.tests, inputs.metric, inputs.symmetric = dev, tests, task.metric, task.symmetric
         if task.note and not settings.inductive:
@@ -172,8 +172,8 @@ def _sentences(settings: Settings, path: Path, skip: SkipBad | None) -> list[str
     return read_sentences([path], skip_bad=skip)
 
 
-def _no_remining(settings: Settings) -> str:
-    if settings.pairs or not (settings.corpus or settings.gold.source):
+def _no_remining(settings: Settings, *, mined: bool) -> str:
+    if not mined:
         return "--remine mines pairs afresh from sentences: give --corpus FILE."
     return (
         f"--remine searches with the better bi-encoder, and the sampler {settings.sampler} uses none: "

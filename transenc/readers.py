@@ -221,7 +221,8 @@ def columns_of(path: Path) -> list[str]:
         import pyarrow.parquet as pq  # local: heavy
 
         try:
-            return list(pq.ParquetFile(path).schema_arrow.names)
+            names: list[str] = pq.ParquetFile(path).schema_arrow.names
+            return names
         except (OSError, ValueError) as error:  # what is wrong is told where the file is read
             raise DataError(f"{path}: cannot be read as Parquet: {_line(error)}") from None
     first = next((line for _, line in _lines(path)), "")
@@ -229,10 +230,11 @@ def columns_of(path: Path) -> list[str]:
         return []
     try:
         if suffix == ".jsonl":
-            found = _JSON.decode(first)
-            return list(found) if isinstance(found, dict) else []
-        return {".tsv": _split_tsv, ".csv": _split_csv}.get(suffix, lambda line: [])(first)
-    except (_BadRow, ValueError, RecursionError):
+            keys: list[str] = list(_JSON.decode(first))
+            return keys
+        split = {".tsv": _split_tsv, ".csv": _split_csv}.get(suffix)
+        return split(first) if split else []
+    except (_BadRow, ValueError, TypeError, RecursionError):  # told where the file is read
         return []
 
 

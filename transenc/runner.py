@@ -20,6 +20,7 @@ from transenc.augmenters import Fill
 from transenc.config import FitSettings, PrimeSettings
 from transenc.cycle import Stage
 from transenc.errors import ConfigError, DamagedError, DataError
+from transenc.gold_plan import GOLD
 from transenc.metrics import METRICS
 from transenc.models.bi import BiEncoder
 from transenc.pairs import Pairs, join
@@ -128,7 +129,7 @@ class Runner:
     # One method a kind of stage: inputs on disk -> outputs in `out`, and plain facts about them.
 
     def _pairs(self, stage: Stage, out: Path, identity: str) -> Info:
-        models = [name for name in stage.needs if name != "gold"]
+        models = [name for name in stage.needs if name != GOLD]
         if models:
             assert self.mine_with is not None
             known = [
@@ -150,7 +151,7 @@ class Runner:
 
     def _augment(self, stage: Stage, out: Path, identity: str) -> Info:
         context = self.context
-        gold = self._labelled("gold")
+        gold = self._labelled(GOLD)
         rewritten = augment_sentences(
             gold.sentences,
             stage.settings["augment"],
@@ -177,7 +178,7 @@ class Runner:
 
     def _labelled(self, name: str) -> Pairs:
         path = self.context.store.path(name)
-        return read_pairs(path / ("gold.parquet" if name == "gold" else "silver.parquet"), scores="required")
+        return read_pairs(path / ("gold.parquet" if name == GOLD else "silver.parquet"), scores="required")
 
     def _prime(self, stage: Stage, out: Path, identity: str) -> Info:
         context, plm = self.context, self.context.plms[str(stage.student)]

@@ -18,7 +18,10 @@ Span = tuple[int, int]
 class Fill(Protocol):
     """Predict words for the gaps in texts: a masked language model."""
 
-    mask: str
+    @property
+    def mask(self) -> str:
+        """Return the text that stands for a gap."""
+        ...
 
     def words(self, texts: Sequence[str], top: int) -> list[list[list[tuple[str, float]]]]:
         """Return, for each text and each `mask` in it, up to `top` whole words and their probabilities."""

@@ -28,9 +28,9 @@ class Delete:
 
     def _one(self, sentence: str, rng: np.random.Generator) -> str:
         spans = word_spans(sentence)
-        gone = choose(len(spans), self.share, rng)[: len(spans) - 1] if len(spans) > 1 else []
-        if not len(gone):
+        if len(spans) < 2:
             return sentence
+        gone = choose(len(spans), self.share, rng)[: len(spans) - 1]
         left = replace_spans(sentence, [spans[i] for i in gone], [""] * len(gone))
         return re.sub(r"\s+", " ", left).strip()
 
