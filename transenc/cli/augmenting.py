@@ -13,6 +13,7 @@ def augment_file(
     specs: Sequence[str],
     *,
     gold: Path | None,
+    gold_range: tuple[float, float],
     pairs: Path | None,
     corpus: Sequence[Path],
     out: Path | None,
@@ -45,7 +46,7 @@ def augment_file(
 
     outside_files(specs)
     if out is not None and gold is not None:
-        labelled = read_pairs(gold, scores="required", score_range=(0, 1), skip_bad=skip)
+        labelled = read_pairs(gold, scores="required", score_range=gold_range, skip_bad=skip)
         rewritten = augment_sentences(labelled.sentences, specs, seed=seed, fill_of=fill_of)
         made, facts = augmented_pairs(labelled, rewritten)
         if not len(made):

@@ -29,8 +29,11 @@ def label(
         int | None, typer.Option(min=1, help="Keep a seeded sample of the mined pairs.")
     ] = None,
     gold: Annotated[
-        Path | None, typer.Option(help="Scored pairs, 0 to 1: never mined again, and the measure of kde.")
+        Path | None, typer.Option(help="Scored pairs: never mined again, and the measure of kde.")
     ] = None,
+    gold_range: Annotated[
+        tuple[float, float], typer.Option(help="Lowest and highest score of the gold file.")
+    ] = (0, 1),
     augment: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,6 +50,8 @@ def label(
     offline: options.Offline = False,
 ) -> None:
     """Label given or mined pairs with the scores of one or several models, mapped to [0, 1]."""
+    from dataclasses import replace
+
     import numpy as np
 
     from transenc.cli.console import Reporter, log_to_stderr, note
@@ -66,8 +71,8 @@ def label(
         from transenc.cli.augmenting import augment_file
 
         augment_file(
-            augment, gold=gold, pairs=pairs, corpus=list(corpus or []), out=out, show=show, skip_bad=skip_bad,
-            seed=seed, device=device, precision=precision, offline=offline,
+            augment, gold=gold, gold_range=gold_range, pairs=pairs, corpus=list(corpus or []), out=out, show=show,
+            skip_bad=skip_bad, seed=seed, device=device, precision=precision, offline=offline,
         )  # fmt: skip
         return
     if not teacher or out is None:
@@ -89,7 +94,7 @@ def label(
         return loaded[name]
 
     skip = SkipBad.parse(skip_bad) if skip_bad else None
-    known = read_pairs(gold, scores="required", score_range=(0, 1), skip_bad=skip) if gold else None
+    known = read_pairs(gold, scores="required", score_range=gold_range, skip_bad=skip) if gold else None
     keep: Any = None
     if pairs is not None:
         found = read_pairs(pairs, scores="ignored", skip_bad=skip)
@@ -141,11 +146,11 @@ def label(
                 chosen, report = keep(
                     known.scores, labels.values, np.random.default_rng(derive(seed, "label", "keep"))
                 )
-                scored = scored.take(chosen)
+                scored, labels = scored.take(chosen), replace(labels, values=labels.values[chosen])
                 note(rule_line(report))
             write_pairs(scored, out)
     say(
         f"{out}: {len(scored):,} pairs over {len(scored.sentences):,} sentences, "
-        f"mean {scored.scores.mean():.3f}, {labels.clipped:,} scores changed by '{labels.rule}'"
+        f"mean {labels.values.mean():.3f}, {labels.clipped:,} scores changed by '{labels.rule}'"
     )
     say(f"Next: transenc distill --pairs {out} --family cross --start PLM --out DIR")
