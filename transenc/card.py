@@ -22,23 +22,28 @@ def model_card(family: str, plm: Plm, settings: Settings, chosen: dict[str, Any]
         else "cross-encoder: one logit a pair; apply a sigmoid (trained with binary cross-entropy on soft labels)"
     )
     source = settings.task or settings.pairs or settings.corpus
+    gold = settings.gold.source
+    made = "Made without labels by Trans-Encoder distillation (Liu et al., ICLR 2022)"
+    if gold:
+        made = f"Made by Augmented SBERT (Thakur et al., NAACL 2021), learnt from `{gold}`"
     body = [
         f"# {plm.name.rstrip('/').rpartition('/')[2]}, {family}-encoder by transenc {__version__}",
         "",
-        f"A {kind}. Made without labels by Trans-Encoder distillation (Liu et al., ICLR 2022), recipe "
-        f"`{settings.recipe}`, {settings.cycles} cycles on `{source}`"
+        f"A {kind}. {made}, recipe `{settings.recipe}`, {settings.cycles} cycles"
+        f"{f' on `{source}`' if source else ''}"
         f"{' (inductive)' if settings.inductive else ''}, seed {settings.seed}.",
         "",
         f"Kept: `{chosen['model']}`"
         + (
             f", development {metric} {100 * chosen['dev']:.2f}. "
-            "Labelled development pairs selected it; none trained it."
+            "Labelled development pairs selected it" + ("." if gold else "; none trained it.")
             if chosen["dev"] is not None
-            else ", the last cycle: no labelled data was used at all."
+            else ", the last one: "
+            + ("no labels selected it." if gold else "no labelled data was used at all.")
         ),
     ]
     if plm.note:
         body += ["", f"Start: {plm.note}."]
-    if chosen["cycle"] == 0:
+    if chosen["model"].startswith("prime/"):
         body += ["", "No cycle beat the start on development data, so this is the start itself."]
     return "\n".join(front + body) + "\n"

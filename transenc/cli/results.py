@@ -122,6 +122,8 @@ def verdicts(outcome: Outcome) -> list[str]:
                     line += f", {100 * (row.average - start.average):+.2f} on test"
                 line += ")"
         else:
-            line += "; the last cycle, chosen without labels)"
+            taught = row.cycle == 0 and row is not start
+            line += "; kept as the last, " if taught else "; the last cycle, chosen without labels)"
+            line += "without development data)" if taught else ""
         lines.append(line)
     return lines
