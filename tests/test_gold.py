@@ -20,7 +20,7 @@ from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
 from transenc.models.intake import resolve
 from transenc.pairs import Pairs
-from transenc.readers import read_pairs, write_pairs
+from transenc.readers import has_scores, is_table_of_pairs, read_pairs, write_pairs
 from transenc.session import Outcome, Session
 from transenc.stages.augment import augment_sentences, augmented_pairs, outside_files
 from transenc.stages.mix import mix_pairs
@@ -364,6 +364,9 @@ def test_binary_gold_changes_the_loss_of_the_bi_encoder_and_hardens_silver() -> 
     assert stages["gold/distill-bi/s0"].settings["objective"] == "contrastive"
     assert stages["gold/teacher/s0"].settings["objective"] == "soft_bce"
     assert stages["gold/mix"].settings["hard"] == 0.4
+    more = settings_of("augsbert-few", gold={"source": "g", "labels": "binary"}, cycles=1)
+    by_name = {s.name: s for s in plan(more, [Student("s0", "s0", "none")], dev=True)}
+    assert by_name["cycle-1/mix-bi"].settings["hard"] is None
 
 
 # Whole runs.
@@ -429,3 +432,46 @@ def test_kde_is_applied_to_the_labels_of_the_gold_teacher(tmp_path: Path, plm: P
     report = facts(tmp_path / "run", "gold/mix", "mix")
     assert report["rule"]["rule"] == "kde"
     assert report["kept_pairs"] == report["rule"]["kept"]
+
+
+def test_the_contrastive_loss_is_the_formulas() -> None:
+    import torch
+
+    from transenc.objectives import contrastive
+
+    cosines = torch.tensor([0.9, 0.2, 0.8, 0.3], requires_grad=True)
+    targets = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    loss = contrastive(cosines, targets)
+    # Positives: distances 0.1 and 0.8 squared; negatives: only 0.2 lies within the margin of 0.5.
+    assert loss.item() == pytest.approx((0.1**2 + 0.8**2 + 0.3**2 + 0) / 8)
+    loss.backward()
+    assert cosines.grad is not None
+    assert (cosines.grad[:2] < 0).all() and cosines.grad[2] > 0 and cosines.grad[3] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "scored", "paired"),
+    [
+        ("a.tsv", "sentence1\tsentence2\tscore\na\tb\t1\n", True, True),
+        ("a.csv", "text1,text2,label\na,b,1\n", True, True),
+        ("a.jsonl", '{"sentence1": "a", "sentence2": "b"}\n', False, True),
+        ("a.tsv", "sentence\tlabel\na\t1\n", True, False),
+        ("a.txt", "a\nb\n", False, False),
+        ("a.jsonl", "[1]\n", False, False),
+        ("a.csv", '"open\n', False, False),
+    ],
+)
+def test_a_file_is_known_by_its_columns(
+    tmp_path: Path, name: str, text: str, scored: bool, paired: bool
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    assert (has_scores(path), is_table_of_pairs(path)) == (scored, paired)
+
+
+def test_a_parquet_file_is_known_by_its_columns(tmp_path: Path) -> None:
+    write_pairs(make_pairs(3, scored=True), tmp_path / "a.parquet")
+    assert has_scores(tmp_path / "a.parquet") and is_table_of_pairs(tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").write_bytes(b"no")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        has_scores(tmp_path / "b.parquet")

@@ -13,6 +13,7 @@ from transenc.errors import ConfigError, DataError
 from transenc.pairs import Pairs
 from transenc.readers import SkipBad, read_pairs
 from transenc.registry import did_you_mean
+from transenc.samplers.mix import build
 from transenc.seeds import derive
 
 RECIPES = "augsbert-gold, augsbert-few, augsbert-domain"
@@ -118,9 +119,9 @@ def check_use(settings: Settings) -> None:
             raise ConfigError("cycles is 0: nothing would be trained. Only recipes with gold can do without.")
     elif not gold.source:
         raise ConfigError(f"Recipe '{settings.recipe}' learns from labels: give --gold FILE or --gold NAME.")
-    elif gold.scenario == "gold" and settings.sampler.startswith("kde"):
+    elif gold.scenario == "gold" and hasattr(build(settings.sampler), "keep"):
         raise ConfigError(
-            "The sampler kde chooses by a teacher's labels; recipe augsbert-gold has no teacher."
+            f"The sampler {settings.sampler} chooses by a teacher's labels; recipe augsbert-gold has no teacher."
         )
     if gold.augment and gold.scenario in ("few", "domain"):
         raise ConfigError("--augment belongs to recipe augsbert-gold; the others make pairs by --sampler.")

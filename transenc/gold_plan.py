@@ -23,9 +23,9 @@ def mix_stage(
 ) -> Stage:
     """Return the stage that puts gold pairs beside those of the stage `silver`, if there is one."""
     gold = settings.gold
-    hard = gold.silver == "hard" or (
-        gold.silver == "auto" and gold.labels == "binary" and gold.scenario != "gold"
-    )
+    # The published rule is for the teacher's labels; cycles need soft ones.
+    hard = cycle == 0 and gold.scenario != "gold"
+    hard = hard and (gold.silver == "hard" or (gold.silver == "auto" and gold.labels == "binary"))
     values = {
         "keep": keep,
         "hard": gold.threshold if hard else None,
