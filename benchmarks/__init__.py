@@ -1,1 +1,1 @@
-"""Measurements and experiments that the documentation quotes, each to be repeated by one command."""
+"""Each claim about speed as a script that measures transenc and what one would otherwise use, in turn, in one run."""
