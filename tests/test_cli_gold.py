@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +138,15 @@ def test_augmenters_are_listed(run: Any) -> None:
         row["name"]: row for row in map(json.loads, shown.out.splitlines()) if row["kind"] == "augmenter"
     }
     assert "wordnet" in listed and "share" in listed["delete"]["options"]
+
+
+def test_the_commands_of_the_documentation_run_as_they_stand(run: Any, tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    shutil.copytree(root / "examples" / "library", tmp_path / "examples" / "library")
+    text = (root / "docs" / "augmented-sbert.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("transenc label --augment")]
+    assert len(lines) == 2
+    for line in lines:
+        shown = run(*shlex.split(line)[1:])
+        assert shown.code == 0, shown.err
+    assert len(read_pairs(tmp_path / "rewritten.tsv", scores="required")) == 10
