@@ -39,7 +39,7 @@ GZIP_RATIO = 200  # what unpacks to more than 256 MiB and 200 times its size is 
 GZIP_FREE = 1 << 28
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)  # float() takes "1_0" and "nan"
 UNTEXT = re.compile("[\x00\ud800-\udfff]")  # NUL and lone surrogates
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(str(np.finfo(np.float32).max))  # as it is written: a little above it, and rounded back to it
 
 SENTENCE = (("sentence", "text"),)
 SIDES = (("sentence1", "text1"), ("sentence2", "text2"))
