@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import make_pairs
 from tests.runs import SMALL, content
+from transenc.cli.gold import told
 from transenc.config import Settings, build, merge, recipe_layers
 from transenc.cycle import Student, plan
 from transenc.errors import ConfigError, DataError, Interrupted
@@ -253,6 +254,15 @@ def test_kde_chooses_silver_pairs_and_tells_the_divergence() -> None:
     _, report = mix_pairs(gold, silver, {**MIX, "keep": "kde"}, 1)
     assert report["kept_pairs"] == report["rule"]["kept"] < 1000
     assert report["rule"]["kl_kept"] < report["rule"]["kl_offered"]
+
+
+def test_a_teacher_that_learnt_nothing_is_said() -> None:
+    gold = make_pairs(20, seed=1, scored=True)
+    flat = make_pairs(30, seed=2).with_scores(np.linspace(0.49, 0.51, 30, dtype=np.float32))
+    _, report = mix_pairs(gold, flat, MIX, 1)
+    assert any("the silver labels hardly differ" in line for line in told(report))
+    _, report = mix_pairs(gold, make_pairs(30, seed=2, scored=True), MIX, 1)
+    assert told(report) == []
 
 
 def test_nothing_left_is_an_error() -> None:

@@ -242,7 +242,7 @@ class Session:
             facts = self.runner.info(stage.name, stage.kind)
             results = self.runner.info(tested[stage.name], "evaluate") if stage.name in tested else {}
             label = f"cycle {stage.cycle}" if stage.cycle else start_label(str(facts.get("method")))
-            label = GOLD_LABELS.get(stage.name.rpartition("/")[0], label)
+            label = gold_label(stage, self.settings) or label
             rows.append(
                 Row(
                     label,
@@ -321,13 +321,19 @@ def _check_labels_wanted(settings: Settings, *, dev: bool) -> None:
         )
 
 
-# What the rows of models are called that gold pairs taught.
-GOLD_LABELS = {
-    "gold/encoder": "gold alone",
-    "gold/teacher": "gold alone",
-    "gold/distill-bi": "gold and silver",
-    "gold/distill-cross": "gold and silver",
-}
+def gold_label(stage: Stage, settings: Settings) -> str | None:
+    """Name the row of a model that gold pairs taught; None for others."""
+    kind = stage.name.rpartition("/")[0]
+    if kind in ("gold/encoder", "gold/teacher"):
+        return "gold alone"
+    if kind not in ("gold/distill-bi", "gold/distill-cross"):
+        return None
+    gold = settings.gold
+    if gold.weight == 0:
+        return "silver alone"
+    if gold.scenario == "gold":
+        return "gold and rewritten" if gold.augment else "gold alone"
+    return "gold and silver"
 
 
 def start_label(method: str) -> str:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from transenc.cycle import Stage
     from transenc.session import Session
 
+FLAT = 0.1  # silver labels that vary less than this share of gold's teach next to nothing
+
 
 def about_gold(stage: Stage, session: Session) -> str:
     """Say in a few words what a stage with gold pairs will do."""
@@ -55,6 +57,12 @@ def told(report: dict[str, Any]) -> list[str]:
     lines = []
     if report["silver_also_gold"]:
         lines.append(f"{report['silver_also_gold']:,} silver pairs are gold pairs already and were left out")
+    sd = report["spread"]
+    if report["kept_pairs"] and sd["silver"] < FLAT * sd["gold"]:
+        lines.append(
+            f"warning: the silver labels hardly differ (deviation {sd['silver']:.3f}, gold {sd['gold']:.3f}): "
+            "the teacher learnt little; give more gold, or --set gold.teacher.epochs=20"
+        )
     return lines + ([rule_line(report["rule"])] if report["rule"] else [])
 
 

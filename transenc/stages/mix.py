@@ -54,6 +54,7 @@ def mix_pairs(
         "kept_pairs": len(kept),
         "weights": [settings["weight"], settings["silver_weight"]],
         "rule": rule,
+        "spread": {"gold": spread(gold.scores), "silver": spread(fresh.scores)},
         "histograms": {
             "gold": histogram(gold.scores),
             "silver": histogram(fresh.scores),
@@ -67,6 +68,11 @@ def histogram(scores: Scores | None) -> list[int]:
     """Count labels in ten equal bins of [0, 1]."""
     assert scores is not None
     return [int(n) for n in np.histogram(scores, bins=BINS, range=(0, 1))[0]]
+
+
+def spread(scores: Scores) -> float:
+    """Return the standard deviation of labels, 0 for none."""
+    return float(np.std(scores, dtype=np.float64)) if len(scores) else 0.0
 
 
 def _times(pairs: Pairs, weight: float, seed: int) -> Pairs:
