@@ -71,7 +71,7 @@ def test_assignments_are_read_as_the_numbers_they_look_like(assignment: str, val
     [
         ({"cycels": 2}, r"No setting named 'cycels'. Did you mean 'cycles'\?"),
         ({"distill": {"bi": {"epoch": 2}}}, r"No setting named 'distill.bi.epoch'. Did you mean 'epochs'\?"),
-        ({"cycles": 0}, "'cycles' is 0: Input should be greater than or equal to 1"),
+        ({"cycles": -1}, "'cycles' is -1: Input should be greater than or equal to 0"),
         ({"cycles": "3"}, "'cycles' is '3': Input should be a valid integer"),
         ({"seed": True}, "'seed' is True: Input should be a valid integer"),
         ({"distill": {"bi": {"learning_rate": float("nan")}}}, "'distill.bi.learning_rate' is nan"),

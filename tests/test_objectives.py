@@ -16,6 +16,7 @@ from transenc.objectives import (
     PAIR_OBJECTIVES,
     angle,
     complex_angles,
+    contrastive,
     cosent,
     kl,
     listmle,
@@ -47,6 +48,17 @@ def t(*values: float) -> Tensor:
 )
 def test_losses_have_the_values_worked_out_by_hand(loss: Tensor, expected: float) -> None:
     assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_contrastive_has_the_value_and_the_gradients_worked_out_by_hand() -> None:
+    cosines = torch.tensor([0.9, 0.2, 0.8, 0.3], requires_grad=True)
+    loss = contrastive(cosines, torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    # Positives: distances 0.1 and 0.8 squared; negatives: only 0.2 lies within the margin of 0.5.
+    assert loss.item() == pytest.approx((0.1**2 + 0.8**2 + 0.3**2 + 0) / 8)
+    (gradient,) = torch.autograd.grad(loss, cosines)
+    assert (gradient[:2] < 0).all()
+    assert gradient[2] > 0
+    assert gradient[3] == 0
 
 
 def test_complex_angles_have_the_values_worked_out_by_hand() -> None:

@@ -71,9 +71,9 @@ def test_a_summary_has_the_mean_and_the_sample_deviation() -> None:
     def results(value: float) -> dict[str, Any]:
         row = {
             "student": "s", "family": "bi", "cycle": 0, "dev": value, "tests": {"t": 2 * value},
-            "average": 2 * value, "average_precision": {}, "label": "start",
+            "average": 2 * value, "average_precision": {}, "label": "start", "path": "prime/s",
         }  # fmt: skip
-        best = {"student": "s", "family": "bi", "cycle": 0}
+        best = {"student": "s", "family": "bi", "cycle": 0, "model": "prime/s"}
         return {
             "plm": ["s"], "rows": [row], "best": [best], "ensembles": [], "metrics": {"t": "spearman"},
             "selection": "dev", "setting": "inductive",

@@ -24,29 +24,34 @@ def model_card(
         else "cross-encoder: one logit a pair; apply a sigmoid (trained with binary cross-entropy on soft labels)"
     )
     source = settings.task or settings.pairs or settings.corpus
+    gold = settings.gold.source
+    made = "Made without labels by Trans-Encoder distillation (Liu et al., ICLR 2022)"
+    if gold:
+        made = f"Made by Augmented SBERT (Thakur et al., NAACL 2021), learnt from `{gold}`"
     body = [
         f"# {plm.name.rstrip('/').rpartition('/')[2]}, {family}-encoder by transenc {__version__}",
         "",
-        f"A {kind}. Made without labels by Trans-Encoder distillation (Liu et al., ICLR 2022), recipe "
-        f"`{settings.recipe}`, {settings.cycles} cycles on `{source}`, seed {settings.seed}.",
+        f"A {kind}. {made}, recipe `{settings.recipe}`, {settings.cycles} cycles"
+        f"{f' on `{source}`' if source else ''}, seed {settings.seed}.",
         "",
-        f"Kept: `{chosen['model']}`" + _selection(chosen, metric),
+        f"Kept: `{chosen['model']}`" + _selection(chosen, metric, labelled=bool(gold)),
         "",
         f"{setting[:1].upper()}{setting[1:]}.",
     ]
     if plm.note:
         body += ["", f"Start: {plm.note}."]
-    if chosen["cycle"] == 0 and chosen["dev"] is not None:
+    if chosen["model"].startswith("prime/") and chosen["dev"] is not None:
         body += ["", "No cycle beat the start on development data, so this is the start itself."]
     return "\n".join(front + body) + "\n"
 
 
-def _selection(chosen: dict[str, Any], metric: str) -> str:
+def _selection(chosen: dict[str, Any], metric: str, *, labelled: bool) -> str:
     if chosen["dev"] is not None:
-        return (
-            f", development {metric} {100 * chosen['dev']:.2f}. "
-            "Labelled development pairs selected it; none trained it."
+        return f", development {metric} {100 * chosen['dev']:.2f}. Labelled development pairs selected it" + (
+            "." if labelled else "; none trained it."
         )
     if "reason" in chosen:
         return f": {chosen['reason']} (--select agreement). No labelled data was used at all."
+    if labelled:
+        return ", the last one: no labels selected it."
     return ", the last cycle: no labelled data was used at all."

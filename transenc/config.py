@@ -24,21 +24,24 @@ OBJECTIVES = {
     "listmle": "likelihood of the labels' order of a batch (RankCSE, Liu et al. 2023)",
     "margin_mse": "mean squared error of the differences between every two pairs (Hofstätter et al. 2020)",
     "kl": "divergence of softened probabilities from softened labels (Hinton et al. 2015)",
+    "contrastive": "pull positives together, push negatives beyond a margin (Hadsell et al. 2006)",
 }
 # Families an objective does not fit, and why.
 UNFIT = {
     ("soft_bce", "bi"): "needs a logit, which a cosine is not",
     ("kl", "bi"): "needs a logit, which a cosine is not (listnet is the divergence over a batch)",
+    ("contrastive", "cross"): "needs a distance of vectors, which a cross-encoder does not have",
     ("angle", "cross"): "needs one vector a sentence, which a cross-encoder does not have",
 }
 
 
-def check_objective(name: str, family: str) -> None:
-    """Raise ConfigError when the objective does not fit the family, naming those that do."""
+def check_objective(name: str, family: str, group: str = "") -> None:
+    """Raise ConfigError when the objective of a settings group does not fit the family, naming those that do."""
     if (name, family) in UNFIT:
         fit = ", ".join(n for n in OBJECTIVES if (n, family) not in UNFIT)
         raise ConfigError(
-            f"Setting 'distill.{family}.objective' is '{name}', which {UNFIT[name, family]}. There are: {fit}."
+            f"Setting '{group or f'distill.{family}'}.objective' is '{name}', which {UNFIT[name, family]}. "
+            f"There are: {fit}."
         )
 
 
@@ -193,6 +196,47 @@ class LabelSettings(Frozen):
     shard: int = Field(2_000, ge=1, description="Sentences or pairs scored between two looks at signals.")
 
 
+class GoldSettings(Frozen):
+    """Pairs that people labelled, and what is made of them (Augmented SBERT, Thakur et al. 2021)."""
+
+    source: str | None = Field(
+        None, description="File, or name as stsb-train; `:1000` takes a seeded sample."
+    )
+    score_range: tuple[float, float] | None = Field(
+        None, description="Scores of a file that become 0 and 1; null: they are so already."
+    )
+    scenario: Literal["none", "gold", "few", "domain"] = Field(
+        "none",
+        description="What the recipe does: copy labels, label more pairs, or label those of another domain.",
+    )
+    labels: Literal["auto", "graded", "binary"] = Field("auto", description="auto: binary if all are 0 or 1.")
+    augment: tuple[str, ...] = Field(
+        (), description="Augmenters that rewrite gold pairs: name:option=value,..."
+    )
+    copies: int = Field(1, ge=1, le=100, description="Rewritten copies of each pair, by each augmenter.")
+    weight: float = Field(
+        1.0, ge=0, le=100, description="How often a gold pair is seen in an epoch; 0: never."
+    )
+    silver_weight: float = Field(
+        1.0, gt=0, le=100, description="How often a silver pair is seen in an epoch."
+    )
+    silver: Literal["auto", "soft", "hard"] = Field(
+        "auto", description="hard: silver labels become 0 or 1; auto: hard for binary gold."
+    )
+    threshold: float = Field(0.5, gt=0, lt=1, description="hard: from this score on a silver label is 1.")
+    students: Literal["bi", "cross", "both"] = Field(
+        "bi", description="What is trained on gold and silver pairs together."
+    )
+    teacher: DistillSettings = Field(
+        DistillSettings(epochs=4, batch_size=16, warmup=0.1), description="The cross-encoder trained on gold."
+    )
+
+    @field_validator("augment", "score_range", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
 class Settings(Frozen):
     """Everything that defines a run."""
 
@@ -211,7 +255,7 @@ class Settings(Frozen):
         (), description="Tasks or scored files that models are tested on; none: the task's own."
     )
     recipe: str = Field("self", description="Named settings shipped with transenc.")
-    cycles: int = Field(3, ge=1, le=100, description="Rounds of bi -> cross -> bi.")
+    cycles: int = Field(3, ge=0, le=100, description="Rounds of bi -> cross -> bi; 0 only after gold labels.")
     select: Literal["dev", "last", "agreement"] = Field(
         "dev",
         description="Keep the best on labelled development data, the last cycle, or choose without labels.",
@@ -230,6 +274,7 @@ class Settings(Frozen):
         None, description="Bad rows of the user's files to skip: 5, or 2%; null: none."
     )
     sampler: str = Field("bm25:k=3", description="How pairs are mined from sentences: name:option=value,...")
+    remine: bool = Field(False, description="Mine pairs afresh in each cycle, with the better bi-encoder.")
     max_pairs: int | None = Field(None, ge=1, description="Train on a seeded sample of this many pairs.")
     pooling: Literal["auto", "cls", "mean"] = Field("auto", description="auto: the start's own, else cls.")
     seed: int = Field(1, ge=0, description="Seed of everything random.")
@@ -239,6 +284,7 @@ class Settings(Frozen):
     prime: PrimeSettings = PrimeSettings()
     label: LabelSettings = LabelSettings()
     distill: Distill = Distill()
+    gold: GoldSettings = GoldSettings()
 
     @field_validator("plm", "evaluate", mode="before")
     @classmethod
@@ -360,6 +406,7 @@ def build(values: Mapping[str, Any]) -> Settings:
         "prime": PrimeSettings().model_dump(),
         "label": LabelSettings().model_dump(),
         "distill": Distill().model_dump(),
+        "gold": GoldSettings().model_dump(),
     }
     prime = values.get("prime")
     method = prime.get("method") if isinstance(prime, Mapping) else None
@@ -369,6 +416,7 @@ def build(values: Mapping[str, Any]) -> Settings:
         raise ConfigError(_explain(error)) from None
     for family in ("cross", "bi"):
         check_objective(getattr(settings.distill, family).objective, family)
+    check_objective(settings.gold.teacher.objective, "cross", "gold.teacher")
     return settings
 
 

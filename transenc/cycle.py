@@ -58,12 +58,22 @@ def model_stages(stages: Sequence[Stage], student: str, family: str) -> list[Sta
 
 
 def plan(
-    settings: Settings, students: Sequence[Student], *, tests: bool = False, dev: bool = False
+    settings: Settings,
+    students: Sequence[Student],
+    *,
+    tests: bool = False,
+    dev: bool = False,
+    needs_encoder: bool = False,
+    keeps: bool = False,
 ) -> list[Stage]:
     """Return the stages of a run in order; no file is read and nothing heavy imported.
 
-    tests: whether there is anything to evaluate on. dev: whether development data can select.
+    tests: whether there is anything to evaluate on. dev: whether development data can select. needs_encoder,
+    keeps: whether the sampler compares embeddings, and whether it chooses pairs by their labels.
     """
+    from transenc import gold_plan  # local: it builds on the stages of this module
+
+    labelled = settings.gold.scenario != "none"
     source = {
         "task": settings.task,
         "pairs": bool(settings.pairs),
@@ -72,7 +82,8 @@ def plan(
         "sampler": None if settings.pairs else settings.sampler,
         "max_pairs": settings.max_pairs,
     }
-    stages = [Stage("pairs", "pairs", source)]
+    stages = [gold_plan.gold_stage(settings)] if labelled else [Stage("pairs", "pairs", source)]
+    first = stages[0].name
     teacher: dict[str, str] = {}
     for student in students:
         prime = settings.prime.model_copy(update={"method": student.prime})
@@ -83,15 +94,28 @@ def plan(
                 name,
                 "prime",
                 {**chosen, "pooling": settings.pooling, "dev": dev},
-                ("pairs",),
+                (first,),
                 student.name,
                 "bi",
             )
         )
         teacher[student.name] = name
+    if labelled:
+        encoders = gold_plan.encoder_stages(settings, students, needs_encoder=needs_encoder, dev=dev)
+        if settings.cycles or settings.gold.scenario != "gold":  # rewritten gold pairs need no others
+            stages += [*encoders, Stage("pairs", "pairs", source, (first, *(s.name for s in encoders)))]
+        stages += gold_plan.gold_stages(settings, students, keeps=keeps, dev=dev)
+        if settings.cycles:
+            teacher = {s.name: f"gold/distill-bi/{s.name}" for s in students}
+    pairs = "pairs"
     for cycle in range(1, settings.cycles + 1):
+        if settings.remine and (cycle > 1 or labelled):
+            seen = tuple(s.name for s in stages if s.kind in ("prime", "distill") and s.family == "bi")
+            by = "dev" if dev else "last"
+            pairs = f"cycle-{cycle}/pairs"
+            stages.append(Stage(pairs, "pairs", {**source, "by": by}, seen, None, None, cycle))
         for teaching, learning in HALF_CYCLES:
-            stages += _half_cycle(settings, students, cycle, teaching, learning, teacher, dev=dev)
+            stages += _half_cycle(settings, students, cycle, teaching, learning, teacher, pairs, dev=dev)
     models = [s for s in stages if s.kind in ("prime", "distill")]
     by = "last" if settings.select == "dev" and not dev else settings.select
     needs = tuple(s.name for s in models)
@@ -108,13 +132,19 @@ def plan(
         stages += tested
         if len(students) > 1:
             for of, family in (("start", "bi"), ("best", "bi"), ("best", "cross")):
-                members = [s.name for s in tested if s.family == family and (of == "best" or s.cycle == 0)]
+                starts = [f"evaluate/prime/{s.name}" for s in students]
+                members = [
+                    s.name for s in tested if s.family == family and (of == "best" or s.name in starts)
+                ]
                 name = f"ensemble/{of}-{family}"
-                stages.append(Stage(name, "ensemble", {"of": of}, ("select", *members), None, family))
+                if members:  # gold pairs alone teach no cross-encoder
+                    stages.append(Stage(name, "ensemble", {"of": of}, ("select", *members), None, family))
     for family in ("bi", "cross"):
         for student in students:
             name = f"best/{family}" if len(students) == 1 else f"best/{family}/{student.name}"
             candidates = tuple(s.name for s in model_stages(stages, student.name, family))
+            if not candidates:  # gold pairs alone teach a bi-encoder
+                continue
             stages.append(Stage(name, "best", {}, ("select", *candidates), student.name, family))
     return stages
 
@@ -151,6 +181,23 @@ def batches(stages: Sequence[Stage]) -> list[list[Stage]]:
     return groups
 
 
+def label_settings(settings: Settings, teaching: str) -> dict[str, Any]:
+    """Return the settings of stages in which a family labels; a bi-encoder's score is the same in both orders."""
+    return {"both_orders": True} if settings.label.both_orders and teaching == "cross" else {}
+
+
+def silver_settings(settings: Settings, *, own: bool) -> dict[str, Any]:
+    """Return the settings of a stage that combines labels.
+
+    own: whether a bi-encoder's scores of the same pairs are there, to match or to mix in.
+    """
+    label = settings.label
+    values = label.model_dump(include={"combine", "transform", "mix", "clip"})
+    if not own:
+        values |= {"mix": 0.0, "transform": "rank" if label.transform == "rank" else "none"}
+    return values
+
+
 def _half_cycle(
     settings: Settings,
     students: Sequence[Student],
@@ -158,23 +205,24 @@ def _half_cycle(
     teaching: str,
     learning: str,
     teacher: dict[str, str],
+    pairs: str,
     *,
     dev: bool,
 ) -> list[Stage]:
     """Label with every student's teaching model, combine, and train every student's learning model.
 
-    teacher: the newest model of each student, read here and replaced by the new ones.
+    teacher: the newest model of each student, read here and replaced by the new ones. pairs: the stage that holds
+    the pairs to label. Gold pairs stand beside the silver ones wherever there are some.
     """
     at = f"cycle-{cycle}"
     label = settings.label
-    # A bi-encoder's score is the same in both orders.
-    orders = {"both_orders": True} if label.both_orders and teaching == "cross" else {}
+    orders = label_settings(settings, teaching)
     labels = [
         Stage(
             f"{at}/label-{teaching}/{s.name}",
             "label",
             orders,
-            ("pairs", teacher[s.name]),
+            (pairs, teacher[s.name]),
             s.name,
             teaching,
             cycle,
@@ -182,16 +230,19 @@ def _half_cycle(
         for s in students
     ]
     silver = f"{at}/silver-{teaching}"
-    combine = label.model_dump(include={"combine", "transform", "mix", "clip"})
-    if teaching == "bi":  # its labels are its own scores: there is nothing to match or to mix in
-        combine |= {"mix": 0.0, "transform": "rank" if label.transform == "rank" else "none"}
+    combine = silver_settings(settings, own=teaching == "cross")
     # What the bi-encoders gave the same pairs in this cycle, for labels that keep some of it.
     own = [f"{at}/label-bi/{s.name}" for s in students if label.mix or label.transform == "match"]
     scores = [s.name for s in labels] + (own if teaching == "cross" else [])
     stages = [
         *labels,
-        Stage(silver, "silver", combine, ("pairs", *scores), None, teaching, cycle),
+        Stage(silver, "silver", combine, (pairs, *scores), None, teaching, cycle),
     ]
+    if settings.gold.scenario != "none":
+        from transenc.gold_plan import mix_stage  # local: as in plan
+
+        stages.append(mix_stage(settings, f"{at}/mix-{teaching}", silver, cycle))
+        silver = stages[-1].name
     wanted = getattr(settings.distill, learning)
     for student in students:
         needs = [silver, f"prime/{student.name}"]

@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from transenc import registry, tasks
+from transenc import tasks
 from transenc.config import Settings
 from transenc.cycle import Student, student_names
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError, DataError
+from transenc.gold import Gold, check_use, read_gold, without_tests
 from transenc.metrics import METRICS
 from transenc.models.bi import BiEncoder, BiFamily
 from transenc.models.device import Compute
 from transenc.models.intake import Plm, resolve
 from transenc.pairs import Pairs
-from transenc.readers import SkipBad, read_pairs, read_sentences
+from transenc.readers import SkipBad, has_scores, is_table_of_pairs, read_pairs, read_sentences
 from transenc.samplers import mine
+from transenc.samplers.mix import build, owners
 from transenc.seeds import derive
 from transenc.store import fingerprint
 
@@ -35,7 +37,8 @@ class Inputs:
 
     make_pairs: read or mine the training pairs, and say how; called once in the life of a run. source: what decides
     them. dev, tests: scored pairs. metric: of the development pairs; metrics: of each test set. said: lines that a
-    reader of the results must see.
+    reader of the results must see. mine_with: mine the pairs with the bi-encoder of a directory; None: they are not
+    mined, or without one. sentences: the unlabelled sentences. gold: pairs that people labelled, to train on.
     """
 
     make_pairs: Callable[[], tuple[Pairs, list[str]]]
@@ -46,6 +49,15 @@ class Inputs:
     metrics: Mapping[str, str] = field(default_factory=dict)
     symmetric: bool = True
     said: list[str] = field(default_factory=list)
+    mine_with: Callable[[Path], tuple[Pairs, list[str]]] | None = None
+    sentences: Sequence[str] = ()
+    gold: Gold | None = None
+
+    @property
+    def gold_pairs(self) -> Pairs:
+        """Return the gold pairs; there must be some."""
+        assert self.gold is not None
+        return self.gold.pairs
 
 
 def students_of(settings: Settings, plms: list[Plm]) -> list[Student]:
@@ -73,39 +85,67 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
     given_tests = settings.evaluate or ((settings.task,) if settings.task else ())
     if settings.inductive and not given_tests:
         raise ConfigError("--inductive leaves out the evaluation pairs: name a --task, or --evaluate FILE.")
+    check_use(settings)
+    scenario = settings.gold.scenario
     symmetric = _symmetric(settings, task)
     dev, metric = _development(settings, task, data, offline=offline)
     tests, metrics = tasks.evaluation(given_tests, data, offline=offline)
-    for name, gold in tests.items():
-        _check_gold(gold, metrics[name], f"test set {name}", "Give another --evaluate.")
+    for name, test in tests.items():
+        _check_gold(test, metrics[name], f"test set {name}", "Give another --evaluate.")
     skip = SkipBad.parse(settings.skip_bad) if settings.skip_bad else None
+    gold = read_gold(settings, data=data, offline=offline) if settings.gold.source else None
+    if gold is not None:
+        gold = without_tests(gold, dev, tests)
+
+    def mined(sentences: list[str], where: str) -> Inputs:
+        return _from_corpus(settings, sentences, where, plm, compute, gold.pairs if gold else None)
+
     if settings.pairs:
         given = read_pairs(Path(settings.pairs), scores="ignored", skip_bad=skip)
         inputs = _from_pairs(given, f"{len(given):,} pairs of {settings.pairs}")
     elif settings.corpus:
-        inputs = _from_corpus(settings, read_sentences([Path(settings.corpus)], skip_bad=skip), plm, compute)
+        inputs = mined(_sentences(settings, Path(settings.corpus), skip), settings.corpus)
+    elif scenario in ("gold", "few") and gold is not None:
+        inputs = mined(list(gold.pairs.sentences), f"the gold pairs of {settings.gold.source}")
     elif task is not None and task.corpus:
-        inputs = _from_corpus(settings, tasks.corpus(task, data, offline=offline), plm, compute)
+        inputs = mined(tasks.corpus(task, data, offline=offline), f"task {task.name}")
+    elif task is not None and scenario == "domain":
+        target = tasks.pool(task, data, offline=offline)
+        inputs = mined(list(target.sentences), f"task {task.name}")
     elif task is not None:
         given = tasks.pool(task, data, offline=offline)
         inputs = _from_pairs(given, f"{len(given):,} pairs of task {task.name}")
+    elif scenario == "domain":
+        raise ConfigError(
+            f"Recipe '{settings.recipe}' needs sentences of the target: --corpus, --pairs or --task."
+        )
     else:
         known = ", ".join(tasks.names())
         raise ConfigError(f"Nothing to learn from: give --task ({known}), --pairs or --corpus.")
+    if settings.remine and inputs.mine_with is None:
+        raise ConfigError(_no_remining(settings, mined="sampler" in inputs.source))
     inputs.dev, inputs.tests, inputs.metric, inputs.metrics = dev, tests, metric, metrics
     inputs.symmetric = symmetric
     if task is not None and task.note and not settings.inductive:
         inputs.said.append(f"task {task.name}: {task.note}")
     if settings.inductive:
         inputs = _without_evaluation(inputs, [dev, *tests.values()])
+    if gold is not None:
+        inputs.gold, inputs.said = gold, [*gold.said, *inputs.said]
+    if scenario == "domain":
+        inputs.said.append(_target_notice(settings, measured=bool(tests)))
     return _sampled(inputs, settings)
 
 
 def _development(
     settings: Settings, task: tasks.Task | None, data: Path | None, *, offline: bool
 ) -> tuple[Pairs | None, str]:
-    """Read the labelled development pairs and their metric; none, unread, when selection is without labels."""
+    """Read the labelled development pairs and their metric; none, unread, when labels must not select."""
     own = task.metric if task else "spearman"
+    if settings.gold.scenario == "domain":  # the task is the target: its labels only measure, at the end
+        if settings.dev:
+            raise ConfigError(f"Recipe '{settings.recipe}' reads no label of its target: leave out --dev.")
+        return None, own
     if settings.select == "agreement":
         if settings.dev:
             raise ConfigError("--select agreement reads no label: leave out --dev, or take --select dev.")
@@ -149,45 +189,85 @@ def _symmetric(settings: Settings, task: tasks.Task | None) -> bool:
 
 
 def _from_pairs(given: Pairs, said: str) -> Inputs:
-    return Inputs(lambda: (given, [said]), {"pairs": pairs_digest(given)})
+    return Inputs(lambda: (given, [said]), {"pairs": pairs_digest(given)}, sentences=given.sentences)
 
 
-def _from_corpus(settings: Settings, sentences: list[str], plm: Plm, compute: Compute) -> Inputs:
-    sampler = registry.create(registry.SAMPLERS, settings.sampler)
+def _from_corpus(
+    settings: Settings, sentences: list[str], where: str, plm: Plm, compute: Compute, gold: Pairs | None
+) -> Inputs:
+    sampler = build(settings.sampler)
     embeds = bool(getattr(sampler, "needs_encoder", False))
+    if hasattr(sampler, "keep") and gold is None:
+        raise ConfigError(
+            f"The sampler {settings.sampler} chooses pairs whose labels are like gold ones: give --gold with "
+            "--recipe augsbert-few, or another --sampler."
+        )
 
-    def encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        encoder: BiEncoder = BiFamily().load(plm.path, compute=compute)
-        return encoder.encode(list(texts))
+    def mine_with(path: Path) -> tuple[Pairs, list[str]]:
+        def encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+            encoder: BiEncoder = BiFamily().load(path, compute=compute)
+            return encoder.encode(list(texts))
 
-    def make() -> tuple[Pairs, list[str]]:
-        pairs = mine(sampler, sentences, seed=derive(settings.seed, "pairs", "mine"), encode=encode)
+        seed = derive(settings.seed, "pairs", "mine")
+        try:
+            pairs = mine(sampler, sentences, seed=seed, encode=encode, exclude=gold)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
         return pairs, [f"{len(pairs):,} pairs mined from {len(sentences):,} sentences by {settings.sampler}"]
 
-    owner = registry.owner(registry.SAMPLERS, registry.parse_spec(settings.sampler)[0])
     encoder = plm_digest(plm.path) if embeds else None
-    return Inputs(make, {"sentences": fingerprint(sentences), "sampler": list(owner), "encoder": encoder})
+    source = {"sentences": fingerprint(sentences), "sampler": owners(settings.sampler), "encoder": encoder}
+    with_ = mine_with if embeds else None
+    return Inputs(lambda: mine_with(plm.path), source, mine_with=with_, sentences=sentences)
+
+
+def _sentences(settings: Settings, path: Path, skip: SkipBad | None) -> list[str]:
+    """Read the sentences of a corpus, or for a target both sides of a file of pairs."""
+    if settings.gold.scenario == "domain" and is_table_of_pairs(path):
+        return list(read_pairs(path, scores="ignored", skip_bad=skip).sentences)
+    return read_sentences([path], skip_bad=skip)
+
+
+def _no_remining(settings: Settings, *, mined: bool) -> str:
+    if not mined:
+        return "--remine mines pairs afresh from sentences: give --corpus FILE."
+    return (
+        f"--remine searches with the better bi-encoder, and the sampler {settings.sampler} uses none: "
+        "name --sampler semantic, bm25+semantic, or a mix such as bm25:0.5,semantic:0.5."
+    )
+
+
+def _target_notice(settings: Settings, *, measured: bool) -> str:
+    target = settings.corpus or settings.pairs
+    found = (
+        f"the labels of {target} are ignored"
+        if target and has_scores(Path(target))
+        else "no target label is read"
+    )
+    return f"{found}; the last model is kept" + (", and test labels only measure it" if measured else "")
+
+
+def _then(inputs: Inputs, change: Callable[[Pairs, list[str]], tuple[Pairs, list[str]]]) -> Inputs:
+    """Return inputs whose pairs, mined now or later, are changed further."""
+    whole, again = inputs.make_pairs, inputs.mine_with
+    with_ = (lambda path: change(*again(path))) if again is not None else None
+    return replace(inputs, make_pairs=lambda: change(*whole()), mine_with=with_)
 
 
 def _without_evaluation(inputs: Inputs, evaluation: Sequence[Pairs | None]) -> Inputs:
     held = [pairs for pairs in evaluation if pairs is not None]
-    whole = inputs.make_pairs
 
-    def make() -> tuple[Pairs, list[str]]:
-        pairs, said = whole()
+    def change(pairs: Pairs, said: list[str]) -> tuple[Pairs, list[str]]:
         kept, dropped = tasks.without(pairs, held)
         return kept, [*said, f"inductive: {dropped:,} of them are evaluation pairs and were left out"]
 
     # By their text alone: gold scores must not decide anything here.
     source = {**inputs.source, "without": [pairs_digest(pairs.with_scores(None)) for pairs in held]}
-    return replace(inputs, make_pairs=make, source=source)
+    return replace(_then(inputs, change), source=source)
 
 
 def _sampled(inputs: Inputs, settings: Settings) -> Inputs:
-    whole = inputs.make_pairs
-
-    def make() -> tuple[Pairs, list[str]]:
-        pairs, said = whole()
+    def change(pairs: Pairs, said: list[str]) -> tuple[Pairs, list[str]]:
         most = settings.max_pairs
         if most is not None and len(pairs) > most:
             rng = np.random.default_rng(derive(settings.seed, "pairs", "subset"))
@@ -197,4 +277,4 @@ def _sampled(inputs: Inputs, settings: Settings) -> Inputs:
             raise DataError("There are no pairs to train on. Give more text, or another --sampler.")
         return pairs, said
 
-    return replace(inputs, make_pairs=make)
+    return _then(inputs, change)

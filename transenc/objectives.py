@@ -99,6 +99,13 @@ def kl(logits: Tensor, targets: Tensor, *, temperature: float = 2.0) -> Tensor:
     return temperature**2 * (cross_entropy - entropy)
 
 
+def contrastive(cosines: Tensor, targets: Tensor, margin: float = 0.5) -> Tensor:
+    """Contrastive loss of (batch,) cosines (Hadsell et al. 2006), with cosine distances and soft targets allowed."""
+    distances = 1 - cosines
+    apart = F.relu(margin - distances)
+    return (targets * distances**2 + (1 - targets) * apart**2).mean() / 2
+
+
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """InfoNCE of two (batch, dim) views over in-batch negatives, one direction (SimCSE, equation 1)."""
     logits = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T / temperature  # (batch, batch)
@@ -151,4 +158,5 @@ PAIR_OBJECTIVES = {
     "listmle": PairObjective("scores", listmle),
     "margin_mse": PairObjective("scores", margin_mse),
     "kl": PairObjective("logits", kl),
+    "contrastive": PairObjective("scores", contrastive),
 }

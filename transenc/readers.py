@@ -39,7 +39,7 @@ GZIP_RATIO = 200  # what unpacks to more than 256 MiB and 200 times its size is 
 GZIP_FREE = 1 << 28
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)  # float() takes "1_0" and "nan"
 UNTEXT = re.compile("[\x00\ud800-\udfff]")  # NUL and lone surrogates
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(str(np.finfo(np.float32).max))  # as it is written: a little above it, and rounded back to it
 
 SENTENCE = (("sentence", "text"),)
 SIDES = (("sentence1", "text1"), ("sentence2", "text2"))
@@ -210,6 +210,45 @@ def read_pairs(
     return Pairs(list(ids), np.array(left, np.int64), np.array(right, np.int64), gold)
 
 
+def columns_of(path: Path) -> list[str]:
+    """Return the column names of a table, or the keys of the first line of a .jsonl; none for plain lines.
+
+    Raises DataError for a file that cannot be read.
+    """
+    _check_file(path)
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq  # local: heavy
+
+        try:
+            names: list[str] = pq.ParquetFile(path).schema_arrow.names
+            return names
+        except (OSError, ValueError) as error:  # what is wrong is told where the file is read
+            raise DataError(f"{path}: cannot be read as Parquet: {_line(error)}") from None
+    first = next((line for _, line in _lines(path)), "")
+    if isinstance(first, _BadRow):
+        return []
+    try:
+        if suffix == ".jsonl":
+            keys: list[str] = list(_JSON.decode(first))
+            return keys
+        split = {".tsv": _split_tsv, ".csv": _split_csv}.get(suffix)
+        return split(first) if split else []
+    except (_BadRow, ValueError, TypeError, RecursionError):  # told where the file is read
+        return []
+
+
+def has_scores(path: Path) -> bool:
+    """Tell whether a file has a column of scores or labels."""
+    return any(name in SCORE for name in columns_of(path))
+
+
+def is_table_of_pairs(path: Path) -> bool:
+    """Tell whether a file has a column for each of two sides."""
+    found = columns_of(path)
+    return all(any(name in names for name in found) for names in SIDES)
+
+
 def _text(name: str, value: object) -> str:
     if value is None:
         raise _BadRow(f"{name} is missing")
@@ -340,6 +379,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str | _BadRow]]:
         raise DataError(f"{path}:{number + 1}: is not a sound gzip file: {error}.") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {_why(error)}.") from None
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the numbered lines of a text file, also .gz; raise DataError as `file:line: reason` for a bad one."""
+    _check_file(path)
+    for number, line in _lines(path):
+        if isinstance(line, _BadRow):
+            raise DataError(f"{path}:{number}: {line}.")
+        yield number, line
 
 
 def _decode(path: Path, number: int, raw: bytes) -> str | _BadRow:

@@ -1,4 +1,4 @@
-"""Find samplers, families and embedded PLMs by name, importing only the one asked for."""
+"""Find samplers, augmenters, families and embedded PLMs by name, importing only the one asked for."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from transenc.errors import ConfigError, MachineError
 SAMPLERS = "transenc.samplers"
 FAMILIES = "transenc.families"
 PLMS = "transenc.plms"
+AUGMENTERS = "transenc.augmenters"
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -80,14 +80,13 @@ def summarise(results: dict[int, dict[str, Any]], commands: dict[int, str]) -> d
 def _kept(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the rows of a run that are compared over seeds, by a name that all seeds share."""
     many = len(found["plm"]) > 1
-    rows = {(r["student"], r["family"], r["cycle"]): r for r in found["rows"]}
-    kept = {}
-    for (student, _, cycle), row in rows.items():
-        if cycle == 0:
-            kept["start, bi" + (f", {student}" if many else "")] = row
+    rows = {r["path"]: r for r in found["rows"]}
+    kept: dict[str, dict[str, Any]] = {}
+    for row in found["rows"]:  # a student's first row is its start
+        kept.setdefault("start, bi" + (f", {row['student']}" if many else ""), row)
     for best in found["best"]:
         name = f"best, {best['family']}" + (f", {best['student']}" if many else "")
-        kept[name] = rows[best["student"], best["family"], best["cycle"]]
+        kept[name] = rows[best["model"]]
     for row in found["ensembles"]:
         kept[f"{row['label']}, {row['family']}"] = row
     return kept

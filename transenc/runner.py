@@ -10,8 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,26 @@ import torch
 
 from transenc import __version__, registry, tasks
 from transenc.agreement import Candidate, agreement, choose, held_out
+from transenc.augmenters import Fill
 from transenc.config import DistillSettings, FitSettings, PrimeSettings
 from transenc.cycle import Stage, batches
-from transenc.errors import ConfigError, DamagedError
+from transenc.errors import ConfigError, DamagedError, DataError
+from transenc.gold_plan import GOLD
 from transenc.metrics import METRICS
 from transenc.models.bi import BiEncoder
 from transenc.models.device import Compute
-from transenc.pairs import Pairs, Scores
+from transenc.pairs import Pairs, Scores, join
 from transenc.parallel import Portable, Workers, portable
 from transenc.readers import read_pairs, write_pairs
 from transenc.scorer import COMBINE, BothOrders, blend, mean, to_labels, weighted_mean
 from transenc.seeds import derive
 from transenc.stages.agree import judge
+from transenc.stages.augment import augment_sentences, augmented_pairs
 from transenc.stages.balance import dev_weights, imbalance
 from transenc.stages.context import Context, family
 from transenc.stages.distill import distill_model
 from transenc.stages.label import CHECKPOINT_SECONDS, score_pairs
+from transenc.stages.mix import histogram, mix_pairs
 from transenc.stages.prime import prime_model, save_history
 from transenc.stages.readable import check_readable
 from transenc.stages.trials import try_seeds
@@ -46,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 Info = dict[str, Any]
 OWN_KEYS = ("pooling", "dev", "held_out")  # of a model stage's settings, beside those of its training
+NO_PAIRS = join([])
 
 
 @dataclass
@@ -54,7 +58,8 @@ class Runner:
 
     make_pairs: read or mine the training pairs, and say how. digests: fingerprints of what lies outside the run,
     by kind. sentences: what is primed on; None: the sentences of the pairs. computes: where students are worked on
-    side by side, when there are several.
+    side by side, when there are several. mine_with: mine pairs with the bi-encoder of a directory. gold: pairs that
+    people labelled. fill_of: loads the masked language model of a name.
     """
 
     context: Context
@@ -63,11 +68,21 @@ class Runner:
     sentences: Sequence[str] | None = None
     computes: Sequence[Compute] = ()
     on_stage: Callable[[Stage, str], None] = lambda stage, what: None
+    mine_with: Callable[[Path], tuple[Pairs, list[str]]] | None = None
+    gold: Pairs | None = None
+    fill_of: Callable[[str], Fill] | None = None
+    _held: tuple[str, Pairs] = field(default=("", NO_PAIRS), init=False, repr=False)
 
-    @cached_property
+    @property
     def pairs(self) -> Pairs:
         """Return the training pairs, from the disk: they are made once in the life of a run."""
-        return read_pairs(self.context.store.path("pairs") / "pairs.parquet", scores="ignored")
+        return self.pairs_of("pairs")
+
+    def pairs_of(self, name: str) -> Pairs:
+        """Return the pairs of a finished stage; the last ones asked for stay in memory."""
+        if self._held[0] != name:
+            self._held = name, read_pairs(self.context.store.path(name) / "pairs.parquet", scores="ignored")
+        return self._held[1]
 
     def run(self, stages: Sequence[Stage]) -> None:
         """Finish every stage; the same call after a crash continues, and afterwards only verifies."""
@@ -149,18 +164,84 @@ class Runner:
     # One method a kind of stage: inputs on disk -> outputs in `out`, and plain facts about them.
 
     def _pairs(self, stage: Stage, out: Path, identity: str) -> Info:
-        pairs, said = self.make_pairs()
+        models = [name for name in stage.needs if name != GOLD]
+        if models:
+            assert self.mine_with is not None
+            known = [
+                (self.info(n, "prime" if n.startswith("prime/") else "distill")["dev"], n) for n in models
+            ]
+            # An equal later model does not replace an earlier one, as where models are selected.
+            encoder = max(known, key=lambda k: k[0])[1] if stage.settings.get("by") == "dev" else models[-1]
+            pairs, said = self.mine_with(self.context.store.path(encoder))
+            said = [*said, f"{stage.name}: mined with {encoder}"]
+        else:
+            pairs, said = self.make_pairs()
         check_readable(self.context, pairs)
         if self.context.settings.select == "agreement":
             held_out(len(pairs), self.context.settings.held_out, self.context.settings.seed)  # or refuse, now
         write_pairs(pairs, out / "pairs.parquet")
-        shared = {name: tasks.shared(pairs, gold) for name, gold in self.context.tests.items()}
+        # With those of earlier cycles, which were trained on as well.
+        earlier = [self.pairs_of(name) for name in self._pairs_made(before=stage.cycle)]
         return {
             "pairs": len(pairs),
             "sentences": len(pairs.sentences),
             "said": said,
-            "test_pairs_shared": shared,
+            "test_pairs_shared": self._shared(join([pairs, *earlier]) if earlier else pairs),
         }
+
+    def _pairs_made(self, *, before: int) -> list[str]:
+        """Return the finished stages that made pairs for the cycles before this one, the newest first."""
+        names = [*(f"cycle-{n}/pairs" for n in range(before - 1, 0, -1)), *(["pairs"] if before else [])]
+        return [name for name in names if (self.context.store.path(name) / "pairs.json").exists()]
+
+    def _shared(self, pairs: Pairs) -> dict[str, int]:
+        return {name: tasks.shared(pairs, test) for name, test in self.context.tests.items()}
+
+    def trained_on(self) -> Info:
+        """Return what was recorded with the newest training pairs, or with gold ones when there are no others."""
+        made = self._pairs_made(before=self.context.settings.cycles + 1)
+        return self.info(made[0], "pairs") if made else self.info(GOLD, "gold")
+
+    def _gold(self, stage: Stage, out: Path, identity: str) -> Info:
+        assert self.gold is not None
+        check_readable(self.context, self.gold)
+        write_pairs(self.gold, out / "gold.parquet")
+        return {
+            "pairs": len(self.gold),
+            "histogram": histogram(self.gold.scores),
+            "test_pairs_shared": self._shared(self.gold),
+        }
+
+    def _augment(self, stage: Stage, out: Path, identity: str) -> Info:
+        context = self.context
+        gold = self._labelled(GOLD)
+        rewritten = augment_sentences(
+            gold.sentences,
+            stage.settings["augment"],
+            copies=stage.settings["copies"],
+            seed=derive(context.settings.seed, stage.name),
+            fill_of=self.fill_of,
+            checkpoints=context.store.checkpoints(stage.name, identity),
+            stop=context.stop,
+            report=context.report,
+            stage=stage.name,
+        )
+        made, facts = augmented_pairs(gold, rewritten)
+        if not len(made):
+            raise DataError(f"{', '.join(stage.settings['augment'])} changed none of {len(gold)} gold pairs.")
+        write_pairs(made, out / "silver.parquet")
+        return {"gold": len(gold), **facts}
+
+    def _mix(self, stage: Stage, out: Path, identity: str) -> Info:
+        *silver, gold = (self._labelled(name) for name in stage.needs)
+        seed = derive(self.context.settings.seed, stage.name)
+        mixed, report = mix_pairs(gold, silver[0] if silver else None, stage.settings, seed)
+        write_pairs(mixed, out / "silver.parquet")
+        return report
+
+    def _labelled(self, name: str) -> Pairs:
+        path = self.context.store.path(name)
+        return read_pairs(path / ("gold.parquet" if name == GOLD else "silver.parquet"), scores="required")
 
     def _prime(self, stage: Stage, out: Path, identity: str) -> Info:
         context, plm = self.context, self.context.plms[str(stage.student)]
@@ -182,13 +263,13 @@ class Runner:
 
     def _label(self, stage: Stage, out: Path, identity: str) -> Info:
         context = self.context
-        teacher = stage.needs[1]
+        pairs, teacher = self.pairs_of(stage.needs[0]), stage.needs[1]
         scorer = family(str(stage.family)).load(context.store.path(teacher), compute=context.compute)
         if stage.settings.get("both_orders") and context.symmetric:
             scorer = BothOrders(scorer)
         scores = score_pairs(
             scorer,
-            self.pairs,
+            pairs,
             shard=context.settings.label.shard,
             checkpoints=context.store.checkpoints(stage.name, identity),
             stop=context.stop,
@@ -196,7 +277,7 @@ class Runner:
             stage=stage.name,
             checkpoint_seconds=CHECKPOINT_SECONDS if context.checkpoint_every is None else 0,
         )
-        write_pairs(self.pairs.with_scores(scores), out / "scores.parquet")
+        write_pairs(pairs.with_scores(scores), out / "scores.parquet")
         return {
             "teacher": teacher,
             "pairs": len(scores),
@@ -220,17 +301,16 @@ class Runner:
 
         scores = blend(combine(columns), combine(own) if own else None, chosen["transform"], chosen["mix"])
         labels = to_labels(scores, clip=chosen["clip"])
-        write_pairs(self.pairs.with_scores(labels.values), out / "silver.parquet")
+        write_pairs(self.pairs_of(stage.needs[0]).with_scores(labels.values), out / "silver.parquet")
         if labels.clipped:
             logger.info("%s: %d of %d scores clipped.", stage.name, labels.clipped, len(labels.values))
-        histogram = np.histogram(labels.values, bins=10, range=(0, 1))[0].tolist()
         facts = {
             "rule": labels.rule,
             "transform": chosen["transform"],
             "mix": chosen["mix"] if own else 0.0,
             "clipped": labels.clipped,
             "pairs": len(labels.values),
-            "histogram": histogram,
+            "histogram": histogram(labels.values),
         }
         unequal = imbalance(stage.name, devs)
         if unequal:
@@ -259,7 +339,7 @@ class Runner:
         settings: DistillSettings = type(getattr(context.settings.distill, str(stage.family))).model_validate(
             values
         )
-        silver = read_pairs(store.path(stage.needs[0]) / "silver.parquet", scores="required")
+        silver = self._labelled(stage.needs[0])
         held: Pairs | None = None
         if "held_out" in stage.settings:
             places = held_out(len(silver), stage.settings["held_out"], context.settings.seed)
@@ -416,7 +496,7 @@ class Runner:
             self.context.settings,
             chosen,
             self.context.metric,
-            setting=setting(self.info("pairs", "pairs"), self.context.tests),
+            setting=setting(self.trained_on(), self.context.tests),
         )
         (out / "README.md").write_text(card, encoding="utf-8")
         return {**chosen, "family": stage.family, "student": stage.student}
@@ -484,7 +564,7 @@ def environment() -> dict[str, Any]:
 
     plugins = {
         f"{group}:{name}": " ".join(registry.owner(group, name))
-        for group in (registry.SAMPLERS, registry.FAMILIES, registry.PLMS)
+        for group in (registry.SAMPLERS, registry.AUGMENTERS, registry.FAMILIES, registry.PLMS)
         for name in registry.names(group)
     }
     return {

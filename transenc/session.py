@@ -19,7 +19,10 @@ from transenc.progress import Progress
 from transenc.readers import read_sentences
 from transenc.runner import Runner, record, setting
 from transenc.runs import RUNS
+from transenc.samplers.mix import build
+from transenc.stages.augment import outside_files
 from transenc.stages.context import Context
+from transenc.stages.fill import find_masked_lm, models_of
 from transenc.stages.readable import check_lengths
 from transenc.store import Store, canonical, write_file
 
@@ -42,13 +45,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Best:
-    """The model kept for one student and family."""
+    """The model kept for one student and family, and the directory of the stage that made it."""
 
     student: str
     family: str
     path: Path
     cycle: int
     dev: float | None
+    model: Path
     reason: str = ""
 
 
@@ -114,7 +118,20 @@ class Session:
         sentences = read_sentences([Path(settings.prime.corpus)]) if settings.prime.corpus else None
         by_dev = settings.select == "dev" and inputs.dev is not None
         _check_labels_wanted(settings, dev=by_dev)
-        stages = plan(settings, students, tests=bool(inputs.tests), dev=by_dev)
+        gold = inputs.gold
+        if gold is not None:
+            found = {"labels": "binary" if gold.binary else "graded"}
+            settings = settings.model_copy(update={"gold": settings.gold.model_copy(update=found)})
+            sentences = sentences or list(inputs.sentences)
+        sampler = build(settings.sampler)
+        stages = plan(
+            settings,
+            students,
+            tests=bool(inputs.tests),
+            dev=by_dev,
+            needs_encoder=inputs.mine_with is not None and bool(getattr(sampler, "needs_encoder", False)),
+            keeps=hasattr(sampler, "keep"),
+        )
         context = Context(
             store=Store(root),
             settings=settings,
@@ -141,7 +158,17 @@ class Session:
             if not dry_run
             else {}
         )
-        runner = Runner(context, inputs.make_pairs, digests, sentences, computes)
+        if gold is not None:
+            digests["gold"] = pairs_digest(gold.pairs)
+        if settings.gold.augment:
+            digests["augment"] = outside_files(settings.gold.augment) | models_of(
+                settings.gold.augment, settings.plm[0], offline=offline
+            )
+        runner = Runner(context, inputs.make_pairs, digests, sentences, computes, mine_with=inputs.mine_with)
+        runner.gold = gold.pairs if gold is not None else None
+        runner.fill_of = lambda name: find_masked_lm(
+            name or settings.plm[0], compute=compute, offline=offline
+        )
         notes = [*inputs.said, selection(settings, inputs.dev)]
         notes += [f"{name}: {plm.note}" for name, plm in context.plms.items() if plm.note]
         return cls(settings, root, inputs, students, stages, context, runner, notes)
@@ -158,7 +185,9 @@ class Session:
         with self.context.store.lock():
             record(self.context)
             self.runner.run(self.stages)
-            self.notes = [*self.runner.info("pairs", "pairs")["said"], *self.notes]
+            made = [stage.name for stage in self.stages if stage.kind == "pairs"]
+            said = [line for name in made for line in self.runner.info(name, "pairs")["said"]]
+            self.notes = [*said, *self.notes]
             outcome = self.outcome()
             write_file(self.root / "results.json", canonical(self.results(outcome)))
             return outcome
@@ -176,25 +205,29 @@ class Session:
             "select",
             "inductive",
             "max_pairs",
+            "remine",
         )
 
-        def row(found: Row) -> dict[str, Any]:
-            return {**asdict(found), "path": found.path.relative_to(self.root).as_posix()}
+        def row(found: Row | Best) -> dict[str, Any]:
+            plain = asdict(found)
+            return plain | {
+                key: value.relative_to(self.root).as_posix()
+                for key, value in plain.items()
+                if isinstance(value, Path)
+            }
 
         return {
             "schema": 1,
             "plm": list(settings.plm),
             **{key: getattr(settings, key) for key in described},
+            "gold": settings.gold.source,
             "setting": outcome.setting,
             "selection": outcome.selection,
             "selected_by": outcome.selected_by,
             "metric": outcome.metric,
             "metrics": outcome.metrics,
             "rows": [row(found) for found in outcome.rows],
-            "best": [
-                {**asdict(found), "path": found.path.relative_to(self.root).as_posix()}
-                for found in outcome.best
-            ],
+            "best": [row(found) for found in outcome.best],
             "ensembles": [row(found) for found in outcome.ensembles],
             "warnings": outcome.warnings,
         }
@@ -209,6 +242,7 @@ class Session:
             facts = self.runner.info(stage.name, stage.kind)
             results = self.runner.info(tested[stage.name], "evaluate") if stage.name in tested else {}
             label = f"cycle {stage.cycle}" if stage.cycle else start_label(str(facts.get("method")))
+            label = gold_label(stage, self.settings) or label
             rows.append(
                 Row(
                     label,
@@ -231,7 +265,7 @@ class Session:
                 best.append(
                     Best(
                         str(stage.student), str(stage.family), path, facts["cycle"], facts["dev"],
-                        facts.get("reason", ""),
+                        self.context.store.path(facts["model"]), facts.get("reason", ""),
                     )
                 )  # fmt: skip
             elif stage.kind == "ensemble":
@@ -249,7 +283,7 @@ class Session:
         context = self.context
         by = self.runner.info("select", "select")["by"]
         metrics = {name: context.metrics.get(name, context.metric) for name in context.tests}
-        said = setting(self.runner.info("pairs", "pairs"), context.tests)
+        said = setting(self.runner.trained_on(), context.tests)
         chosen_by = selection(self.settings, context.dev)
         return Outcome(rows, best, context.metric, by, metrics, said, chosen_by, ensembles, warnings)
 
@@ -258,6 +292,8 @@ def selection(settings: Settings, dev: Pairs | None) -> str:
     """Say what chooses checkpoints and cycles, and whether labels do."""
     if settings.select == "agreement":
         return "no labels: agreement on held-out unlabelled pairs selects checkpoints and cycles"
+    if settings.gold.source and (settings.select == "last" or dev is None):
+        return "no development data: the last model is kept (--select last)"
     if settings.select == "last":
         return "no labels: the last cycle is kept (--select last)"
     if dev is None:
@@ -272,12 +308,32 @@ def _check_labels_wanted(settings: Settings, *, dev: bool) -> None:
             "label.combine=dev-weighted weighs students by labelled development pairs, and there are none: give "
             "--dev FILE (or a --task that has some) with --select dev, or take label.combine=mean."
         )
-    tried = [f for f in ("cross", "bi") if getattr(settings.distill, f).trials > 1]
+    wanted = {f"distill.{f}": getattr(settings.distill, f) for f in ("cross", "bi")}
+    tried = [
+        name
+        for name, chosen in {**wanted, "gold.teacher": settings.gold.teacher}.items()
+        if chosen.trials > 1
+    ]
     if tried and not dev and settings.select != "agreement":
         raise ConfigError(
-            f"distill.{tried[0]}.trials compares seeds, and there is nothing to compare them by: give --dev FILE, or "
+            f"{tried[0]}.trials compares seeds, and there is nothing to compare them by: give --dev FILE, or "
             "--select agreement."
         )
+
+
+def gold_label(stage: Stage, settings: Settings) -> str | None:
+    """Name the row of a model that gold pairs taught; None for others."""
+    kind = stage.name.rpartition("/")[0]
+    if kind in ("gold/encoder", "gold/teacher"):
+        return "gold alone"
+    if kind not in ("gold/distill-bi", "gold/distill-cross"):
+        return None
+    gold = settings.gold
+    if gold.weight == 0:
+        return "silver alone"
+    if gold.scenario == "gold":
+        return "gold and rewritten" if gold.augment else "gold alone"
+    return "gold and silver"
 
 
 def start_label(method: str) -> str:
@@ -286,7 +342,8 @@ def start_label(method: str) -> str:
 
 
 def default_root(settings: Settings) -> Path:
-    """Return runs/<plm>[+<plm>...]-<task, or the name of the pairs' or corpus' file>."""
-    source = settings.pairs or settings.corpus
+    """Return runs/<plm>[+<plm>...]-<task, or the name of the pairs', corpus' or gold's file>[-<recipe with gold>]."""
+    source = settings.pairs or settings.corpus or settings.gold.source
     what = settings.task or (Path(source).name.partition(".")[0] if source else "run")
-    return RUNS / f"{'+'.join(student_names(settings.plm))}-{what}"
+    scenario = "" if settings.gold.scenario == "none" else f"-{settings.recipe}"
+    return RUNS / f"{'+'.join(student_names(settings.plm))}-{what}{scenario}"

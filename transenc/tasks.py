@@ -191,6 +191,20 @@ TASKS: dict[str, Task] = {
     )
 }
 
+# Scored files that can be trained on as gold, by name.
+GOLD: dict[str, File] = {
+    file.name.removesuffix(".tsv").replace("/", "-"): file
+    for file in (
+        *(f for f in STS_PARTS if f.name.endswith(("-train.tsv", "-trial.tsv"))),
+        *(STSB_DEV, MRPC_TRAIN, MRPC_DEV, QNLI_DEV, File("demo/dev.tsv")),
+    )
+}
+
+
+def gold(name: str, data: Path | None, *, offline: bool = False) -> Pairs:
+    """Read the scored pairs of a name in GOLD, scores mapped to [0, 1]."""
+    return _read(GOLD[name], data, offline=offline)
+
 
 def names() -> list[str]:
     """List the tasks."""

@@ -8,7 +8,7 @@ from transenc.cli import options
 
 
 def backends(json_: options.Json = False) -> None:
-    """List samplers, families, embedded PLMs, objectives, recipes, tasks and where engines run here."""
+    """List samplers, augmenters, families, embedded PLMs, objectives, recipes, tasks and engine devices here."""
     import dataclasses
 
     from transenc import config, registry, tasks
@@ -16,14 +16,15 @@ def backends(json_: options.Json = False) -> None:
     from transenc.errors import TransencError
 
     rows: list[dict[str, Any]] = []
-    for name in registry.names(registry.SAMPLERS):
+    optioned = {"sampler": registry.SAMPLERS, "augmenter": registry.AUGMENTERS}
+    for kind, name in [(kind, name) for kind, group in optioned.items() for name in registry.names(group)]:
         listed: dict[str, str] = {}
         try:
-            fields = dataclasses.fields(registry.load(registry.SAMPLERS, name))
+            fields = dataclasses.fields(registry.load(optioned[kind], name))
             listed = {f.name: f"{f.default} ({f.metadata.get('help', f.type)})" for f in fields}
         except TransencError as error:  # a broken plugin is shown, not fatal
             listed = {"broken": str(error)}
-        rows.append({"kind": "sampler", "name": name, "options": listed})
+        rows.append({"kind": kind, "name": name, "options": listed})
     rows += [{"kind": "family", "name": n, "options": {}} for n in registry.names(registry.FAMILIES)]
     rows += [{"kind": "embedded PLM", "name": n, "options": {}} for n in registry.names(registry.PLMS)]
     rows += [{"kind": "objective", "name": n, "options": {"": text}} for n, text in config.OBJECTIVES.items()]
@@ -31,7 +32,7 @@ def backends(json_: options.Json = False) -> None:
     rows += [{"kind": "task", "name": n, "options": {"": tasks.get(n).title}} for n in tasks.names()]
     rows += [{"kind": "engine device", "name": n, "options": {"": text}} for n, text in _devices().items()]
     for row in rows:
-        group = {"sampler": registry.SAMPLERS, "family": registry.FAMILIES, "embedded PLM": registry.PLMS}
+        group = {**optioned, "family": registry.FAMILIES, "embedded PLM": registry.PLMS}
         row["package"] = (
             " ".join(registry.owner(group[row["kind"]], row["name"])) if row["kind"] in group else ""
         )

@@ -30,7 +30,21 @@ def cycle(
         typer.Option(help="Task or scored file to test on, instead of the task's own; repeat for several."),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Named settings; default: self.")] = None,
-    cycles: Annotated[int | None, typer.Option(min=1, help="Rounds of bi -> cross -> bi.")] = None,
+    gold: Annotated[
+        str | None,
+        typer.Option(
+            help="Labelled pairs for the augsbert recipes: FILE or stsb-train; :1000 takes a sample."
+        ),
+    ] = None,
+    gold_range: Annotated[
+        tuple[float, float] | None, typer.Option(help="Lowest and highest score of the gold file.")
+    ] = None,
+    augment: Annotated[
+        list[str] | None, typer.Option(help="How gold pairs are rewritten: NAME[:option=value,...]; repeat.")
+    ] = None,
+    cycles: Annotated[
+        int | None, typer.Option(min=0, help="Rounds of bi -> cross -> bi; 0 only after gold labels.")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Run directory; default: runs/<plm>-<task>.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     set_: options.Set = None,
@@ -41,6 +55,9 @@ def cycle(
         ),
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="How pairs are mined: NAME[:option=value,...].")] = None,
+    remine: Annotated[
+        bool | None, typer.Option("--remine", help="Mine afresh in each cycle, with the better bi-encoder.")
+    ] = None,
     max_pairs: Annotated[
         int | None, typer.Option(min=1, help="Use a seeded sample of this many pairs.")
     ] = None,
@@ -86,6 +103,7 @@ def cycle(
         "cycles": cycles,
         "select": select,
         "sampler": sampler,
+        "remine": remine,
         "max_pairs": max_pairs,
         "inductive": inductive,
         "skip_bad": skip_bad,
@@ -94,12 +112,14 @@ def cycle(
         "distill": {"cross": {"trials": seed_optimisation}} if seed_optimisation else None,
     }
     given = {key: value for key, value in flags.items() if value is not None}
+    labelled = {"source": gold, "score_range": gold_range, "augment": augment or None}
+    given["gold"] = {key: value for key, value in labelled.items() if value is not None}
     file = settings_module.load_file(config) if config else {}
     user = settings_module.merge(file, given, settings_module.from_assignments(options.setting_list(set_)))
     if not user.get("plm"):
         embedded = ", ".join(registry.names(registry.PLMS))
         raise ConfigError(f"Name a start: --plm NAME (a hub name, a directory, or: {embedded}).")
-    if not any(user.get(key) for key in ("task", "pairs", "corpus")):
+    if not any(user.get(key) for key in ("task", "pairs", "corpus")) and not user["gold"].get("source"):
         user["task"] = "sts"
     name = user.get("task")
     metric = tasks.get(str(name)).metric if name else None

@@ -12,10 +12,10 @@ from transenc.cli import options
 
 def label(
     teacher: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="Scorer: a directory, a hub name, an exported engine, minilm; repeat for several."),
-    ],
-    out: Annotated[Path, typer.Option(help="File to write: .tsv, .jsonl or .parquet.")],
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write: .tsv, .jsonl or .parquet.")] = None,
     pairs: Annotated[Path | None, typer.Option(help="File of pairs.")] = None,
     corpus: Annotated[
         list[Path] | None, typer.Option(help="File of sentences to mine pairs from; repeat.")
@@ -28,6 +28,19 @@ def label(
     max_pairs: Annotated[
         int | None, typer.Option(min=1, help="Keep a seeded sample of the mined pairs.")
     ] = None,
+    gold: Annotated[
+        Path | None, typer.Option(help="Scored pairs: never mined again, and the measure of kde.")
+    ] = None,
+    gold_range: Annotated[
+        tuple[float, float], typer.Option(help="Lowest and highest score of the gold file.")
+    ] = (0, 1),
+    augment: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Rewrite sentences: NAME[:option=value,...]; with --gold FILE its labels are copied."
+        ),
+    ] = None,
+    show: Annotated[int, typer.Option(min=1, help="With --augment and no --out: how many to look at.")] = 10,
     combine: Annotated[str, typer.Option(help="mean or rank-mean of several teachers.")] = "mean",
     both_orders: Annotated[
         bool, typer.Option("--both-orders", help="A cross-encoder scores the mean of (a, b) and (b, a).")
@@ -41,19 +54,33 @@ def label(
     offline: options.Offline = False,
 ) -> None:
     """Label given or mined pairs with the scores of one or several models, mapped to [0, 1]."""
-    from transenc import registry
+    from dataclasses import replace
+
+    import numpy as np
+
     from transenc.cli.console import Reporter, log_to_stderr, note
-    from transenc.cli.console import out as show
+    from transenc.cli.console import out as say
     from transenc.digests import pairs_digest
     from transenc.errors import ConfigError
     from transenc.interrupt import stop_on_signals
     from transenc.models.loading import load_scorer
     from transenc.readers import SUFFIXES_OUT, SkipBad, read_pairs, read_sentences, write_pairs
     from transenc.scorer import COMBINE, BothOrders, blend, to_labels
+    from transenc.seeds import derive
     from transenc.single import output_file
     from transenc.stages.label import score_pairs
     from transenc.store import fingerprint
 
+    if augment:
+        from transenc.cli.augmenting import augment_file
+
+        augment_file(
+            augment, gold=gold, gold_range=gold_range, pairs=pairs, corpus=list(corpus or []), out=out, show=show,
+            skip_bad=skip_bad, seed=seed, device=device, precision=precision, offline=offline,
+        )  # fmt: skip
+        return
+    if not teacher or out is None:
+        raise ConfigError("Give --teacher MODEL and --out FILE, or look at --augment NAME.")
     if (pairs is None) == (not corpus):
         raise ConfigError("Give either --pairs FILE, or --corpus FILE with a --sampler.")
     if combine not in COMBINE:
@@ -73,12 +100,18 @@ def label(
         return loaded[name]
 
     skip = SkipBad.parse(skip_bad) if skip_bad else None
+    known = read_pairs(gold, scores="required", score_range=gold_range, skip_bad=skip) if gold else None
+    keep: Any = None
     if pairs is not None:
         found = read_pairs(pairs, scores="ignored", skip_bad=skip)
     else:
         from transenc.samplers import mine
+        from transenc.samplers.mix import build
 
-        backend = registry.create(registry.SAMPLERS, sampler)
+        backend = build(sampler)
+        keep = getattr(backend, "keep", None)
+        if keep is not None and known is None:
+            raise ConfigError(f"The sampler {sampler} compares with gold labels: give --gold FILE.")
         encode = None
         if getattr(backend, "needs_encoder", False):
             encode = getattr(scorer_of(encoder or teacher[0]), "encode", None)
@@ -87,6 +120,7 @@ def label(
             read_sentences(list(corpus or []), skip_bad=skip),
             seed=seed,
             encode=encode,
+            exclude=known,
             max_pairs=max_pairs,
         )
         note(f"{len(found):,} pairs mined by {sampler}")
@@ -117,9 +151,18 @@ def label(
                     )
                 )
             labels = to_labels(blend(COMBINE[combine](columns), None, transform, 0.0))
-            write_pairs(found.with_scores(labels.values), out)
-    show(
-        f"{out}: {len(found):,} pairs over {len(found.sentences):,} sentences, "
+            scored = found.with_scores(labels.values)
+            if keep is not None and known is not None:
+                from transenc.cli.gold import rule_line
+
+                chosen, report = keep(
+                    known.scores, labels.values, np.random.default_rng(derive(seed, "label", "keep"))
+                )
+                scored, labels = scored.take(chosen), replace(labels, values=labels.values[chosen])
+                note(rule_line(report))
+            write_pairs(scored, out)
+    say(
+        f"{out}: {len(scored):,} pairs over {len(scored.sentences):,} sentences, "
         f"mean {labels.values.mean():.3f}, {labels.clipped:,} scores changed by '{labels.rule}'"
     )
-    show(f"Next: transenc distill --pairs {out} --family cross --start PLM --out DIR")
+    say(f"Next: transenc distill --pairs {out} --family cross --start PLM --out DIR")

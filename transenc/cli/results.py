@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transenc.cli.console import note, out, out_json, table, wide_table
+from transenc.cli.gold import about_gold, show_labels
 
 if TYPE_CHECKING:
     from transenc.session import Outcome, Row, Session
@@ -18,7 +19,8 @@ def show_plan(session: Session, *, as_json: bool) -> None:
 
     from transenc.agreement import held_out
 
-    pairs, said = session.inputs.make_pairs()
+    mines = any(stage.kind == "pairs" for stage in session.stages)
+    pairs, said = session.inputs.make_pairs() if mines else (session.inputs.gold_pairs, [])
     n = len(pairs)
     rows = []
     for stage in session.stages:
@@ -46,6 +48,8 @@ def show_plan(session: Session, *, as_json: bool) -> None:
             what = f"{sum(len(p) for p in session.inputs.tests.values()):,} test pairs"
         elif stage.kind == "select":
             what = f"by {stage.settings['by']}"
+        elif stage.kind in ("gold", "augment", "mix"):
+            what = about_gold(stage, session)
         rows.append([stage.name, stage.kind, what])
     if as_json:
         for stage, row in zip(session.stages, rows, strict=True):
@@ -59,6 +63,7 @@ def show_plan(session: Session, *, as_json: bool) -> None:
 def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
     """Print the table start -> each cycle, the best models, what was gained, and the next commands."""
     if as_json:
+        show_labels(session, as_json=True)
         for row in outcome.rows:
             out_json(
                 {
@@ -81,6 +86,7 @@ def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
             )
         return
     many = len(session.students) > 1
+    show_labels(session, as_json=False)
     names = list(session.inputs.tests)
     columns = list(dict.fromkeys(c for row in outcome.rows for c in _values(row, names)))
     cells = [_cells(row, names, columns, many=many) for row in [*outcome.rows, *outcome.ensembles]]
@@ -95,12 +101,12 @@ def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
         out(line)
     out("")
     bi = next(str(b.path) for b in outcome.best if b.family == "bi")
-    cross = next(str(b.path) for b in outcome.best if b.family == "cross")
+    cross = next((str(b.path) for b in outcome.best if b.family == "cross"), None)
     target = session.settings.task or "FILE.tsv"
     out("Next:")
-    out(f"  transenc evaluate {target} --model {bi} --model {cross}")
+    out(f"  transenc evaluate {target} --model {bi}" + (f" --model {cross}" if cross else ""))
     out(f"  transenc export onnx --model {bi} --out engine-bi")
-    out(f"  transenc label --pairs FILE.tsv --teacher {cross} --out scored.tsv")
+    out(f"  transenc label --pairs FILE.tsv --teacher {cross or bi} --out scored.tsv")
 
 
 def _title(outcome: Outcome) -> str:
@@ -134,18 +140,18 @@ def _cells(row: Row, names: list[str], columns: list[str], *, many: bool) -> lis
 def verdicts(outcome: Outcome) -> list[str]:
     """Say for each student and family which model was kept and whether it gained anything over the start."""
     lines = []
-    starts = {row.student: row for row in outcome.rows if row.cycle == 0}
+    starts = {row.student: row for row in reversed(outcome.rows) if row.cycle == 0}  # the first row of each
     for best in outcome.best:
         start = starts[best.student]
         row = next(
             r for r in outcome.rows
-            if r.student == best.student and r.family == best.family and r.cycle == best.cycle
+            if r.student == best.student and r.path == best.model
         )  # fmt: skip
         origin = row.label
         line = f"best {best.family}: {best.path}  ({origin}"
         if outcome.selected_by == "dev" and best.dev is not None and start.dev is not None:
             gain = 100 * (best.dev - start.dev)
-            if best.family == "bi" and best.cycle == 0:
+            if row is start:
                 line += "; no cycle beat the start on development data, so the start is kept)"
             elif gain <= 0:
                 line += f"; {gain:+.2f} on dev: it does NOT beat the start, prefer the best bi-encoder)"
@@ -157,6 +163,8 @@ def verdicts(outcome: Outcome) -> list[str]:
         elif best.reason:
             line += f"; {best.reason}; no label was read)"
         else:
-            line += "; the last cycle, chosen without labels)"
+            taught = row.cycle == 0 and row is not start
+            line += "; kept as the last, " if taught else "; the last cycle, chosen without labels)"
+            line += "without development data)" if taught else ""
         lines.append(line)
     return lines

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from transenc.errors import ConfigError, DataError, MachineError
 from transenc.pairs import Index, Pairs
+from transenc.samplers.mix import Mix
 
 Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 """Sentences to L2-normalised embeddings, (n, dim)."""
@@ -44,8 +45,10 @@ def mine(
 ) -> Pairs:
     """Mine unlabelled pairs: no self pair, no pair twice in either order, none of `exclude` in either order.
 
-    exclude: pairs that have a gold score already; their sentences may differ from the corpus.
+    exclude: pairs that have a gold score already; their sentences may differ from the corpus, and case and
+    outer spaces do not tell a pair from one of them.
     max_pairs: the size of the seeded subset to keep, in mined order; None keeps all.
+    A mix is mined member by member; a pair that several find counts for the first.
     """
     if max_pairs is not None and max_pairs < 1:
         raise ConfigError(f"max_pairs must be at least 1, not {max_pairs}.")
@@ -55,13 +58,15 @@ def mine(
         raise ConfigError(f"The sampler {name} compares embeddings: name a model with --encoder.")
     distinct = list(dict.fromkeys(sentences))
     rng = np.random.default_rng(seed)
-    left, right = sampler.sample(distinct, rng, encode=encode if needs_encoder else None)
-    pairs = Pairs(distinct, np.asarray(left, np.int64), np.asarray(right, np.int64))
-    if exclude is not None:
-        pairs = pairs.take(np.flatnonzero(~np.isin(pairs.keys(), _keys_in(exclude, distinct))))
-    pairs = pairs.unique()
+    known = _plain_keys(exclude, distinct) if exclude is not None else None
+    if isinstance(sampler, Mix):
+        pairs = _mixed(sampler, distinct, rng, encode, known)
+    else:
+        pairs = _clean(sampler, distinct, rng, encode if needs_encoder else None, known)
+    kept: Index | slice = slice(None)
     if max_pairs is not None and len(pairs) > max_pairs:
-        pairs = pairs.take(np.sort(rng.choice(len(pairs), max_pairs, replace=False)))
+        kept = np.sort(rng.choice(len(pairs), max_pairs, replace=False))
+    pairs = pairs.take(kept)  # narrows the sentences to those that occur
     if not len(pairs):
         log.warning("%s found no new pair among %d different sentences.", name, len(distinct))
     return pairs
@@ -90,10 +95,54 @@ def import_package(module: str, package: str) -> Any:
         raise MachineError(f"This sampler needs {package}: pip install {package} ({error})") from error
 
 
-def _keys_in(pairs: Pairs, sentences: Sequence[str]) -> Index:
-    """Return `Pairs.keys` as they are over other sentences, for the pairs whose sides are both there."""
-    position = {sentence: i for i, sentence in enumerate(sentences)}
-    ids = np.asarray([position.get(sentence, -1) for sentence in pairs.sentences], np.int64)
+Known = tuple[Index, Index]  # each sentence's plain number, and the sorted keys of the excluded pairs
+
+
+def _clean(
+    sampler: PairSampler,
+    distinct: Sequence[str],
+    rng: np.random.Generator,
+    encode: Encode | None,
+    known: Known | None,
+) -> Pairs:
+    left, right = sampler.sample(distinct, rng, encode=encode)
+    pairs = Pairs(distinct, np.asarray(left, np.int64), np.asarray(right, np.int64))
+    if known is not None:
+        plain, keys = known
+        new = ~np.isin(Pairs(distinct, plain[pairs.left], plain[pairs.right]).keys(), keys)
+        pairs = Pairs(distinct, pairs.left[new], pairs.right[new])
+    _, first = np.unique(pairs.keys(), return_index=True)
+    first.sort()
+    first = first[pairs.left[first] != pairs.right[first]]
+    return Pairs(distinct, pairs.left[first], pairs.right[first])
+
+
+def _mixed(
+    mix: Mix, distinct: Sequence[str], rng: np.random.Generator, encode: Encode | None, known: Known | None
+) -> Pairs:
+    parts: list[Pairs] = []
+    taken = np.zeros(0, np.int64)
+    for member in mix.members:
+        wanted = encode if getattr(member, "needs_encoder", False) else None
+        part = _clean(member, distinct, rng, wanted, known)
+        new = ~np.isin(part.keys(), taken)
+        parts.append(Pairs(distinct, part.left[new], part.right[new]))
+        taken = np.concatenate([taken, parts[-1].keys()])
+    lefts, rights = [], []
+    for part, count in zip(parts, mix.counts([len(part) for part in parts]), strict=True):
+        chosen = np.sort(rng.choice(len(part), count, replace=False))
+        lefts.append(part.left[chosen])
+        rights.append(part.right[chosen])
+    return Pairs(distinct, np.concatenate(lefts), np.concatenate(rights))
+
+
+def _plain_keys(pairs: Pairs, sentences: Sequence[str]) -> Known:
+    """Give sentences equal but for case and outer spaces one number; return the keys of `pairs` in these too."""
+    position: dict[str, int] = {}
+    plain = np.asarray(
+        [position.setdefault(s.strip().casefold(), i) for i, s in enumerate(sentences)], np.int64
+    )
+    ids = np.asarray([position.get(s.strip().casefold(), -1) for s in pairs.sentences], np.int64)
     left, right = ids[pairs.left], ids[pairs.right]
     there = (left >= 0) & (right >= 0)
-    return Pairs(sentences, left[there], right[there]).keys()
+    return plain, np.unique(Pairs(sentences, left[there], right[there]).keys())

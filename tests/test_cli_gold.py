@@ -1,0 +1,152 @@
+"""The commands that take gold labels, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import make_pairs
+from tests.test_cli import run as run  # a fixture
+from transenc.readers import read_pairs, write_pairs
+
+QUICK = [
+    "--precision", "fp32", "--max-pairs", "20", "--set", "prime.method=none", "--set", "distill.bi.max_length=16",
+    "--set", "gold.teacher.max_length=32", "--set", "gold.teacher.epochs=1", "--set", "distill.bi.epochs=1",
+]  # fmt: skip
+
+
+@pytest.fixture
+def gold(tmp_path: Path) -> Path:
+    write_pairs(make_pairs(12, seed=4, scored=True), tmp_path / "gold.tsv")
+    return tmp_path / "gold.tsv"
+
+
+def test_few_labels_end_with_models_a_table_and_the_labels_histograms(
+    run: Any, gold: Path, plm: Path
+) -> None:
+    command = ["cycle", "--plm", str(plm), "--recipe", "augsbert-few", "--gold", str(gold), *QUICK]
+    plan = run(*command, "--dry-run")
+    assert plan.code == 0
+    assert "gold/teacher/tiny" in plan.out and "gold x 1, silver x 1" in plan.out
+    shown = run(*command)
+    assert shown.code == 0, shown.err
+    assert "labels from" in shown.out and "gold/mix: " in shown.out
+    assert "gold and silver, bi" not in shown.err
+    assert f"12 gold pairs of {gold}: graded" in shown.out
+    assert "best bi: runs/tiny-gold-augsbert-few/best/bi" in shown.out
+    assert "chosen without labels" not in shown.out
+    lines = [json.loads(line) for line in run(*command, "--json").out.splitlines()]
+    assert lines[0]["labels"] == "gold/mix" and sum(lines[0]["histograms"]["gold"]) == 12
+    card = Path("runs/tiny-gold-augsbert-few/best/bi/README.md").read_text()
+    assert "without labels" not in card and f"learnt from `{gold}`" in card
+
+
+def test_rewritten_gold_needs_no_cross_encoder(run: Any, gold: Path, plm: Path) -> None:
+    shown = run(
+        "cycle", "--plm", str(plm), "--recipe", "augsbert-gold", "--gold", f"{gold}:8", "--augment", "delete",
+        "--augment", "repeat", "--run", "r", *QUICK,
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    assert "best cross" not in shown.out
+    assert "--teacher r/best/bi" in shown.out
+    assert json.loads(Path("r/gold/augment/augment.json").read_text())["made"] > 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--recipe", "augsbert-few"], 2, "give --gold FILE"),
+        (["--recipe", "augsbert-few", "--gold", "none.tsv"], 3, "none.tsv: no such file"),
+        (["--recipe", "augsbert-few", "--gold", "stsb"], 2, "no known name. Did you mean 'stsb-"),
+        (["--gold", "demo-dev"], 2, "used by the recipes augsbert-gold"),
+        (
+            ["--recipe", "augsbert-gold", "--gold", "demo-dev", "--augment", "delet"],
+            2,
+            "Did you mean 'delete'?",
+        ),
+        (["--recipe", "augsbert-domain", "--gold", "demo-dev"], 2, "needs sentences of the target"),
+        (["--task", "demo", "--sampler", "bm25:0.5,random"], 2, "neither name:share nor option=value"),
+    ],
+)
+def test_bad_input_is_one_line_with_the_way_on(
+    run: Any, plm: Path, arguments, code: int, message: str
+) -> None:
+    shown = run("cycle", "--plm", str(plm), *arguments)
+    assert shown.code == code
+    assert message in shown.err
+    assert len(shown.err.strip().splitlines()) == 1
+
+
+def test_rewriting_can_be_looked_at_and_written(run: Any, gold: Path) -> None:
+    shown = run("label", "--augment", "delete", "--augment", "repeat", "--gold", str(gold), "--show", "3")
+    assert shown.code == 0
+    assert shown.out.count("  -> ") == 6
+    assert "delete: 3 of 3 sentences changed" in shown.err
+    shown = run("label", "--augment", "delete", "--gold", str(gold), "--out", "new.tsv")
+    assert shown.code == 0 and "of 12 gold pairs 12 made" in shown.out
+    before, after = (read_pairs(path, scores="required").scores for path in (gold, Path("new.tsv")))
+    assert before is not None and after is not None
+    assert before.tolist() == after.tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--augment", "delete"], "takes one of --gold"),
+        (["--augment", "delete", "--corpus", "c.txt", "--out", "o.tsv"], "give --gold FILE with --out"),
+        (["--augment", "insert", "--corpus", "c.txt"], "insert:model=NAME"),
+        (["--corpus", "c.txt"], "Give --teacher MODEL and --out FILE"),
+        (["--teacher", "x", "--out", "o.tsv", "--corpus", "c.txt", "--sampler", "kde"], "give --gold FILE"),
+    ],
+)
+def test_what_label_lacks_is_asked_for(run: Any, arguments: list[str], message: str) -> None:
+    Path("c.txt").write_text("one two\nthree four\n")
+    shown = run("label", *arguments)
+    assert shown.code == 2
+    assert message in shown.err
+
+
+def test_labelling_leaves_gold_pairs_out_and_keeps_by_their_labels(run: Any, gold: Path, plm: Path) -> None:
+    Path("c.txt").write_text("\n".join(read_pairs(gold, scores="ignored").sentences) + "\n")
+    shown = run(
+        "label",
+        "--teacher",
+        str(plm),
+        "--corpus",
+        "c.txt",
+        "--sampler",
+        "kde",
+        "--gold",
+        str(gold),
+        "--out",
+        "s.tsv",
+    )
+    assert shown.code == 0, shown.err
+    assert "kde: kept" in shown.err
+    known = {frozenset(row) for row in read_pairs(gold, scores="ignored").rows()}
+    assert not known & {frozenset(row) for row in read_pairs(Path("s.tsv"), scores="required").rows()}
+
+
+def test_augmenters_are_listed(run: Any) -> None:
+    shown = run("backends", "--json")
+    listed = {
+        row["name"]: row for row in map(json.loads, shown.out.splitlines()) if row["kind"] == "augmenter"
+    }
+    assert "wordnet" in listed and "share" in listed["delete"]["options"]
+
+
+def test_the_commands_of_the_documentation_run_as_they_stand(run: Any, tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    shutil.copytree(root / "examples" / "library", tmp_path / "examples" / "library")
+    text = (root / "docs" / "augmented-sbert.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("transenc label --augment")]
+    assert len(lines) == 2
+    for line in lines:
+        shown = run(*shlex.split(line)[1:])
+        assert shown.code == 0, shown.err
+    assert len(read_pairs(tmp_path / "rewritten.tsv", scores="required")) == 10

@@ -1,0 +1,68 @@
+"""`transenc label --augment`: look at rewritten sentences, or write rewritten gold pairs with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transenc.cli.console import note
+from transenc.cli.console import out as say
+
+
+def augment_file(
+    specs: Sequence[str],
+    *,
+    gold: Path | None,
+    gold_range: tuple[float, float],
+    pairs: Path | None,
+    corpus: Sequence[Path],
+    out: Path | None,
+    show: int,
+    skip_bad: str | None,
+    seed: int,
+    device: str,
+    precision: str,
+    offline: bool,
+) -> None:
+    """Rewrite sentences of a file: print `show` of each augmenter, or with `out` write gold's pairs rewritten."""
+    from transenc.augmenters import Fill
+    from transenc.errors import ConfigError, DataError
+    from transenc.readers import SkipBad, read_pairs, read_sentences, write_pairs
+    from transenc.stages.augment import augment_sentences, augmented_pairs, outside_files
+
+    if sum(map(bool, (gold, pairs, corpus))) != 1:
+        raise ConfigError("--augment takes one of --gold FILE, --pairs FILE and --corpus FILE.")
+    if out is not None and gold is None:
+        raise ConfigError("--augment writes pairs with the labels of gold ones: give --gold FILE with --out.")
+    skip = SkipBad.parse(skip_bad) if skip_bad else None
+
+    def fill_of(name: str) -> Fill:
+        from transenc.models.device import Compute
+        from transenc.stages.fill import find_masked_lm
+
+        if not name:
+            raise ConfigError("A contextual augmenter needs a masked language model here: insert:model=NAME.")
+        return find_masked_lm(name, compute=Compute.choose(device, precision), offline=offline)
+
+    outside_files(specs)
+    if out is not None and gold is not None:
+        labelled = read_pairs(gold, scores="required", score_range=gold_range, skip_bad=skip)
+        rewritten = augment_sentences(labelled.sentences, specs, seed=seed, fill_of=fill_of)
+        made, facts = augmented_pairs(labelled, rewritten)
+        if not len(made):
+            raise DataError(f"{', '.join(specs)} changed none of {len(labelled):,} pairs of {gold}.")
+        write_pairs(made, out)
+        told = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in facts.items())
+        say(f"{out}: of {len(labelled):,} gold pairs {told}")
+        return
+    file = gold or pairs
+    found = read_pairs(file, scores="ignored", skip_bad=skip).sentences if file else None
+    sentences = list(found if found is not None else read_sentences(list(corpus), skip_bad=skip))[:show]
+    for spec, lines in zip(
+        specs, augment_sentences(sentences, specs, seed=seed, fill_of=fill_of), strict=True
+    ):
+        changed = sum(a != b for a, b in zip(sentences, lines, strict=True))
+        note(f"{spec}: {changed} of {len(sentences)} sentences changed")
+        for before, after in zip(sentences, lines, strict=True):
+            say(before)
+            say(f"  -> {after}" if after != before else "  (unchanged)")
