@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import make_pairs
 from tests.test_cli import run as run  # a fixture
 from transenc.readers import read_pairs, write_pairs
+from transenc.repeats import summarise
 
 QUICK = [
     "--precision", "fp32", "--max-pairs", "20", "--set", "prime.method=none", "--set", "distill.bi.max_length=16",
@@ -33,6 +34,7 @@ def test_few_labels_end_with_models_a_table_and_the_labels_histograms(
     plan = run(*command, "--dry-run")
     assert plan.code == 0
     assert "gold/teacher/tiny" in plan.out and "gold x 1, silver x 1" in plan.out
+    assert " 24 examples" in plan.out and "up to 32 examples" in plan.out  # 12 in both orders; 12 and 20
     shown = run(*command)
     assert shown.code == 0, shown.err
     assert "labels from" in shown.out and "gold/mix: " in shown.out
@@ -55,6 +57,17 @@ def test_rewritten_gold_needs_no_cross_encoder(run: Any, gold: Path, plm: Path) 
     assert "best cross" not in shown.out
     assert "--teacher r/best/bi" in shown.out
     assert json.loads(Path("r/gold/augment/augment.json").read_text())["made"] > 8
+    results = json.loads(Path("r/results.json").read_text())
+    assert results["gold"] == f"{gold}:8"
+    assert results["best"][0]["model"] == "gold/distill-bi/tiny"
+    assert results["setting"] == "nothing was evaluated"
+    learnt = {**results["rows"][1], "dev": 0.7}
+    rows = {1: {**results, "rows": [{**results["rows"][0], "dev": 0.4}, learnt]}}
+    figures = summarise(rows, {1: "x"})["models"]
+    assert {name: found["dev"]["mean"] for name, found in figures.items()} == {
+        "start, bi": 0.4,
+        "best, bi": 0.7,
+    }
 
 
 @pytest.mark.parametrize(

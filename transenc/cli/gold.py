@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from transenc.cli.console import out, out_json, table
+from transenc.gold_plan import GOLD, MIX
 
 if TYPE_CHECKING:
     from transenc.cycle import Stage
@@ -23,6 +24,18 @@ def about_gold(stage: Stage, session: Session) -> str:
     chosen = f", chosen by {stage.settings['keep']}" if stage.settings["keep"] else ""
     hard = f", 1 from {stage.settings['hard']:g} on" if stage.settings["hard"] is not None else ""
     return f"gold x {stage.settings['weight']:g}, silver x {stage.settings['silver_weight']:g}{chosen}{hard}"
+
+
+def learnt_from(source: str, session: Session, n: int) -> tuple[int, str]:
+    """Return how many pairs of the stage `source` are learnt, n being mined or given, and `up to` if maybe fewer."""
+    if session.inputs.gold is None:
+        return n, ""
+    count, gold = len(session.inputs.gold_pairs), session.settings.gold
+    if source == GOLD:
+        return count, ""
+    # The rewritten pairs that equal old ones, and those that a sampler drops by their labels, are not known yet.
+    silver = count * gold.copies * len(gold.augment) if source == MIX and gold.scenario == "gold" else n
+    return round(count * gold.weight + silver * gold.silver_weight), "up to "
 
 
 def show_labels(session: Session, *, as_json: bool) -> None:

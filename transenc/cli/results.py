@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transenc.cli.console import note, out, out_json, table, wide_table
-from transenc.cli.gold import about_gold, show_labels
+from transenc.cli.gold import about_gold, learnt_from, show_labels
 
 if TYPE_CHECKING:
     from transenc.session import Outcome, Row, Session
@@ -37,9 +37,10 @@ def show_plan(session: Session, *, as_json: bool) -> None:
             )
             share = stage.settings.get("held_out")
             judged = len(held_out(n, share, session.settings.seed)) if share else 0
-            examples = (n - judged) * (2 if both else 1)
+            taught, most = learnt_from(stage.needs[0], session, n)
+            examples = (taught - judged) * (2 if both else 1)
             steps = math.ceil(examples / stage.settings["batch_size"]) * stage.settings["epochs"]
-            what = f"{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}"
+            what = f"{most}{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}"
         elif stage.kind == "prime":
             what = "as it is" if stage.settings["method"] == "none" else str(stage.settings["method"])
         elif stage.kind == "agree":

@@ -21,15 +21,19 @@ def check_lengths(context: Context) -> None:
 
     from transenc.models.transformer import position_limit
 
+    settings = context.settings
+    trained = {"distill.cross": settings.distill.cross, "distill.bi": settings.distill.bi}
+    if settings.gold.scenario in ("few", "domain"):
+        trained["gold.teacher"] = settings.gold.teacher
     for student, plm in context.plms.items():
         raw = json.loads((plm.path / "config.json").read_text(encoding="utf-8"))
         limit = position_limit(SimpleNamespace(**{"model_type": "", "max_position_embeddings": 512, **raw}))
-        for family in ("cross", "bi"):
-            wanted = getattr(context.settings.distill, family).max_length
+        for group, chosen in trained.items():
+            wanted = chosen.max_length
             if wanted > limit:
                 raise ConfigError(
-                    f"distill.{family}.max_length is {wanted}, but {student} ({plm.name}) has positions for {limit} "
-                    f"tokens: --set distill.{family}.max_length={limit}, or another --plm."
+                    f"{group}.max_length is {wanted}, but {student} ({plm.name}) has positions for {limit} "
+                    f"tokens: --set {group}.max_length={limit}, or another --plm."
                 )
 
 
