@@ -13,8 +13,8 @@ CARD = (
 )
 
 
-# What suits four thin layers in place of a recipe's values, which are published for 12 layers and more: larger steps, and
-# priming that needs no deep network to tell two views apart. Chosen on STS-B development pairs (docs/results.md).
+# What suits four thin layers in place of a recipe's values, which are published for 12 layers and more: larger
+# steps, and priming that needs no deep network to tell two views apart (docs/results.md).
 SETTINGS = {
     "prime": {"method": "whitening", "learning_rate": 5e-4, "max_sentences": 20_000},
     "distill": {"cross": {"start": "primed", "learning_rate": 3e-4}, "bi": {"learning_rate": 3e-4}},
