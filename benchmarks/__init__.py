@@ -1,1 +1,1 @@
-"""Measurements behind docs/results.md: nothing of transenc imports them."""
+"""Measurements behind docs/results.md and docs/performance.md: nothing of transenc imports them."""

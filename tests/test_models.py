@@ -191,6 +191,40 @@ def test_chunks_hold_every_sequence_once_within_the_budget() -> None:
     assert padded / lengths.sum() < 1.10
 
 
+@pytest.mark.parametrize("n", [1, 2, 37, 300])
+@pytest.mark.parametrize("pass_cost", [0, 7, 40])
+def test_chunks_cost_as_little_as_any_split_of_the_sorted_sequences(n: int, pass_cost: int) -> None:
+    lengths = np.random.default_rng(n).integers(1, 40, n)
+    widest = np.sort(lengths)[::-1]
+    least = [0]
+    for j in range(1, n + 1):
+        least.append(min(least[i] + widest[i] * (j - i) + pass_cost for i in range(j)))
+    groups = chunks(lengths, 1_000_000, pass_cost=pass_cost)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(n))
+    assert sum(len(g) * lengths[g].max() + pass_cost for g in groups) == least[-1]
+
+
+def test_chunks_of_nothing_are_none() -> None:
+    assert chunks(np.zeros(0, np.int64), 128) == []
+
+
+def test_arrays_reach_a_gpu_through_pinned_memory_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        calls.append("pinned")
+        return tensor
+
+    def to(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        calls.append((*args, options))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    assert torch.equal(Compute("cuda:1").put(np.arange(3)), torch.arange(3))
+    assert calls == ["pinned", ("cuda:1", {"non_blocking": True})]
+
+
 def test_collate_pads_with_the_mask_saying_so(plm: Path) -> None:
     from transenc.models.transformer import load_tokenizer
 

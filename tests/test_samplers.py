@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from transenc.errors import ConfigError, DataError, MachineError
 from transenc.pairs import Pairs
-from transenc.samplers import mine
+from transenc.samplers import mine, semantic
+from transenc.samplers.approximate import Approximate, approximately_nearest
 from transenc.samplers.bm25 import K1, B, Bm25, word_ids
 from transenc.samplers.bm25_semantic import Bm25Semantic
 from transenc.samplers.given import Given
@@ -25,7 +26,7 @@ from transenc.samplers.random import Random
 from transenc.samplers.rank_bm25 import RankBm25
 from transenc.samplers.semantic import Semantic, nearest
 
-MINERS = [Random(), Bm25(), RankBm25(), Semantic(), Bm25Semantic()]
+MINERS = [Random(), Bm25(), RankBm25(), Semantic(), Approximate(), Bm25Semantic()]
 WORDS = (
     "the a cat dog sat on mat river bank money ran fast slow blue Élan naïve 猫 кот can't x2 again".split()
 )
@@ -179,7 +180,7 @@ def test_max_pairs_must_be_positive():
         mine(Random(), corpus(5), seed=0, max_pairs=0)
 
 
-@pytest.mark.parametrize("sampler", [Semantic(), Bm25Semantic()], ids=named)
+@pytest.mark.parametrize("sampler", [Semantic(), Approximate(), Bm25Semantic()], ids=named)
 def test_a_missing_encoder_is_asked_for(sampler):
     with pytest.raises(ConfigError, match="--encoder"):
         mine(sampler, corpus(5), seed=0)
@@ -201,6 +202,8 @@ def test_every_option_has_a_sentence(sampler):
         lambda: Bm25(k=0),
         lambda: RankBm25(k=0),
         lambda: Semantic(k=-1),
+        lambda: Approximate(k=0),
+        lambda: Approximate(probes=0),
         lambda: Bm25Semantic(k=0),
         lambda: Random(per_sentence=0),
         lambda: Bm25(backend="cupy"),
@@ -313,6 +316,49 @@ def test_semantic_filters_by_score():
 def test_semantic_refuses_a_broken_encoder():
     with pytest.raises(DataError, match="embedding"):
         mine(Semantic(), corpus(9), seed=0, encode=lambda s: np.full((len(s), 4), np.nan, np.float32))
+
+
+def test_semantic_says_once_that_exact_search_is_quadratic(monkeypatch, caplog):
+    monkeypatch.setattr(semantic, "MANY", 40)
+    caplog.set_level("INFO")
+    mine(Semantic(), corpus(39), seed=0, encode=encode)
+    assert not caplog.records
+    mine(Semantic(), corpus(40), seed=0, encode=encode)
+    (record,) = caplog.records
+    assert "four times" in record.getMessage() and "semantic-approximate" in record.getMessage()
+
+
+def clustered(n):
+    """Make unit vectors around 30 centres, as sentences of some topics are."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(30, 24))[rng.integers(0, 30, n)] + 0.8 * rng.normal(size=(n, 24))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_approximate_search_finds_most_of_the_exact_neighbours_in_exact_order():
+    pytest.importorskip("faiss")
+    vectors = clustered(1500)
+    exact = set(zip(*map(np.ndarray.tolist, nearest(vectors, 4)), strict=True))
+    left, right = approximately_nearest(vectors, 4, probes=2)
+    found = set(zip(left.tolist(), right.tolist(), strict=True))
+    assert 0.97 < len(found & exact) / len(exact) < 1
+    assert (left != right).all() and (np.bincount(left) <= 4).all() and (np.diff(left) >= 0).all()
+    scores = (vectors[left].astype(np.float64) * vectors[right]).sum(axis=1)
+    assert (np.diff(scores)[left[1:] == left[:-1]] <= 0).all()
+    again = approximately_nearest(vectors, 4, probes=2)
+    np.testing.assert_array_equal(again, (left, right))
+
+
+@pytest.mark.parametrize("n, probes", [(300, 16), (1500, 100)])
+def test_approximate_search_of_all_cells_is_exact(n, probes):
+    vectors = clustered(n)
+    np.testing.assert_array_equal(approximately_nearest(vectors, 3, probes=probes), nearest(vectors, 3))
+
+
+def test_approximate_search_names_the_package_it_lacks(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MachineError, match="pip install faiss-cpu"):
+        approximately_nearest(clustered(1500), 3, probes=2)
 
 
 def test_the_union_is_bm25_then_semantic():

@@ -101,7 +101,7 @@ def join(parts: Sequence[Pairs]) -> Pairs:
 def cosines(vectors: npt.NDArray[np.float32], left: Index, right: Index) -> Scores:
     """Return the inner products of unit vectors for index columns, in bounded memory."""
     values = np.empty(len(left), np.float32)
-    for start in range(0, len(left), 65536):
-        part = slice(start, start + 65536)
+    for start in range(0, len(left), 8192):
+        part = slice(start, start + 8192)
         values[part] = np.einsum("nd,nd->n", vectors[left[part]], vectors[right[part]])
     return np.clip(values, -1.0, 1.0)  # rounding can pass 1 by an ulp or two

@@ -15,15 +15,21 @@ app = typer.Typer(
     name="transenc",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing boxes around help would take longer than all the rest of it
     help="Turn a pretrained language model and unlabelled sentences into a bi-encoder and a cross-encoder.",
 )
-app.command("cycle")(cycle.cycle)
-app.command("prime")(prime.prime)
-app.command("label")(label.label)
-app.command("distill")(distill.distill)
-app.command("evaluate")(evaluate.evaluate)
-app.add_typer(export.app, name="export")
-app.command("backends")(backends.backends)
+app.command("cycle", short_help="Run the whole method: pairs, labels, training, evaluation.")(cycle.cycle)
+app.command("prime", short_help="Prime a bi-encoder on plain sentences (SimCSE, Mirror-BERT).")(prime.prime)
+app.command("label", short_help="Score pairs, given or mined, with one or several models.")(label.label)
+app.command("distill", short_help="Train a bi- or cross-encoder on scored pairs.")(distill.distill)
+app.command("evaluate", short_help="Compare models with people, on tasks or your own pairs.")(
+    evaluate.evaluate
+)
+export.app.rich_markup_mode = None
+app.add_typer(export.app, name="export", short_help="Export models as checked engines.")
+app.command("backends", short_help="List samplers, families, starts, objectives and recipes.")(
+    backends.backends
+)
 
 
 def _version(value: bool) -> None:

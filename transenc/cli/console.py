@@ -90,9 +90,11 @@ class Reporter:
 
     def __init__(self, total: int) -> None:
         self.total, self.number = total, 0
-        self.began = self.last = time.monotonic()
+        self.last = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
+        self._label = ""
+        self._first: tuple[Progress, float] | None = None  # of the stage, and when it came
         self._live = sys.stderr.isatty()
 
     @contextmanager
@@ -118,14 +120,14 @@ class Reporter:
         """Tell that a stage starts, finishes or was done before."""
         if what in ("start", "done before"):
             self.number += 1
-        self.began = self.last = time.monotonic()
+        self.last, self._first = time.monotonic(), None
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
                 self._task = None
             if what == "start":
-                label = f"[{self.number}/{self.total}] {stage.name}"
-                self._task = self._bar.add_task(label, total=None, facts="")
+                self._label = f"[{self.number}/{self.total}] {stage.name}"
+                self._task = self._bar.add_task(self._label, total=None, facts="")
         elif what == "start":
             note(f"[{self.number}/{self.total}] {stage.name}")
 
@@ -134,11 +136,19 @@ class Reporter:
         facts = "" if progress.loss is None else f"loss {progress.loss:.4f}"
         if progress.metric is not None:
             facts += f"  best dev {100 * progress.metric:.2f}"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=progress.done, total=progress.total, facts=facts)
+        if self._bar is not None:
+            label = self._label or progress.stage  # `label` and `distill` have no stages
+            if self._task is None:
+                self._task = self._bar.add_task(label, total=None, facts="")
+            self._bar.update(
+                self._task, description=label, completed=progress.done, total=progress.total, facts=facts
+            )
             return
         now = time.monotonic()
-        if self._bar is None and now - self.last >= PLAIN_SECONDS:
+        if self._first is None or self._first[0].stage != progress.stage:
+            self._first = progress, now  # before it, a model may have been loaded, or a checkpoint taken up
+        first, began = self._first
+        if now - self.last >= PLAIN_SECONDS and progress.done > first.done:
             self.last = now
-            left = (now - self.began) / progress.done * (progress.total - progress.done)
+            left = (now - began) / (progress.done - first.done) * (progress.total - progress.done)
             note(f"    {progress.done:,}/{progress.total:,}  {facts}  about {left:.0f} s left")

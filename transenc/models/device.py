@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from transenc.errors import MachineError
 
@@ -42,6 +45,13 @@ class Compute:
     def kind(self) -> str:
         """Return "cpu" or "cuda"."""
         return self.device.partition(":")[0]
+
+    def put(self, array: npt.NDArray[Any]) -> Tensor:
+        """Return an array as a tensor on the device; a GPU takes it out of pinned memory while the CPU goes on."""
+        tensor = torch.from_numpy(array)
+        if self.kind == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which a training forward runs."""

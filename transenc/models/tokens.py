@@ -21,6 +21,10 @@ Ints = npt.NDArray[np.int64]
 CPU_TOKENS = 1024
 CPU_TRAINING_TOKENS = 512
 GPU_TOKENS = 65536
+# What starting a forward pass costs, in tokens of work. On a CPU 16 leaves 2 % of padding in a batch of 128 pairs and
+# 6 % in one of 32 (STS), as first-fit packing into rows does; on a GPU it is an estimate, never measured.
+CPU_PASS = 16
+GPU_PASS = 2048
 
 
 @dataclass(frozen=True)
@@ -67,19 +71,31 @@ def tokenize(
     return Tokens(np.concatenate(none + ids), np.concatenate(none + types).astype(np.int8), offsets)
 
 
-def chunks(lengths: Ints, budget: int) -> list[Index]:
-    """Group sequences of similar length so that each group, padded, holds at most `budget` tokens.
+def chunks(lengths: Ints, budget: int, *, pass_cost: int = CPU_PASS) -> list[Index]:
+    """Group sequences of similar length for the least work, each group, padded, of at most `budget` tokens.
 
     Returns positions into `lengths`; every one occurs once. A sequence longer than the budget stands alone.
+    pass_cost: what one more group costs, in tokens; padding is taken where it is cheaper than that.
     """
     order = np.argsort(-lengths, kind="stable")
+    # Sequences of one length belong together, so groups can only end where the length changes.
+    widths, counts = np.unique(lengths, return_counts=True)
+    widths = np.maximum(widths[::-1], 1)
+    ends = np.concatenate([[0], np.cumsum(counts[::-1])])
+    least = np.zeros(len(ends), np.int64)  # the least cost of the ends[j] longest sequences
+    begins = np.zeros(len(ends), np.int64)  # where their last group begins
+    for j in range(1, len(ends)):
+        padded = widths[:j] * (ends[j] - ends[:j])
+        cost = least[:j] + padded + pass_cost * -(-padded // budget)
+        begins[j] = cost.argmin()
+        least[j] = cost[begins[j]]
     groups: list[Index] = []
-    start = 0
-    while start < len(order):
-        # Sorted from the longest, the first of a group gives its padded width.
-        count = max(1, budget // max(1, int(lengths[order[start]])))
-        groups.append(order[start : start + count])
-        start += count
+    j = len(widths)
+    while j > 0:
+        i = begins[j]
+        size = max(1, budget // int(widths[i]))
+        groups += [order[k : min(k + size, ends[j])] for k in range(ends[i], ends[j], size)]
+        j = i
     return groups
 
 

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from transenc.errors import ConfigError, DataError
 from transenc.models.device import Compute
 from transenc.models.tokens import (
+    CPU_PASS,
     CPU_TOKENS,
     CPU_TRAINING_TOKENS,
+    GPU_PASS,
     GPU_TOKENS,
     Tokens,
     chunks,
@@ -62,13 +64,14 @@ class Transformer:
         """
         module = self.module if module is None else module
         parts, order = [], []
-        for chunk in chunks(tokens.lengths[index], self.budget):
+        pass_cost = CPU_PASS if self.compute.kind == "cpu" else GPU_PASS
+        for chunk in chunks(tokens.lengths[index], self.budget, pass_cost=pass_cost):
             arrays = collate(tokens, index[chunk], pad_id=self.pad_id, names=self.tokenizer.model_input_names)
-            batch = {name: torch.from_numpy(a).to(self.compute.device) for name, a in arrays.items()}
+            batch = {name: self.compute.put(array) for name, array in arrays.items()}
             parts.append(head(module, batch))
             order.append(chunk)
         back = np.argsort(np.concatenate(order), kind="stable")
-        return torch.cat(parts)[torch.from_numpy(back).to(self.compute.device)]
+        return torch.cat(parts)[self.compute.put(back)]
 
     @property
     def pad_id(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,9 @@ from transenc.errors import ConfigError, DataError
 from transenc.pairs import Index
 from transenc.samplers import Encode, check_k, require
 
+log = logging.getLogger(__name__)
+
+MANY = 200_000  # sentences from which the cost is told: 31 TFLOP at 384 dimensions, minutes on a few cores
 BLOCK = 1 << 23  # scores held at a time: 32 MiB
 PIECE = 1 << 14  # pairs scored in double precision at a time
 
@@ -33,14 +37,27 @@ class Semantic:
     ) -> tuple[Index, Index]:
         """Encode the corpus once and search it exactly; ties go to the earlier sentence."""
         require(sentences, self.k + 1)
-        if encode is None:
-            raise ConfigError("Semantic search needs a model: name one with --encoder (start model).")
-        embeddings = encode(sentences)
-        if len(embeddings) != len(sentences) or not np.isfinite(embeddings).all():
-            raise DataError(f"The encoder gave no finite embedding for some of {len(sentences)} sentences.")
+        if (n := len(sentences)) >= MANY:
+            log.info(
+                "Exact search compares all %.1e pairs of %d sentences: twice the text takes four times as long. "
+                "The sampler semantic-approximate finds nearly the same neighbours sooner.",
+                n * (n - 1) / 2,
+                n,
+            )
+        embeddings = embed(sentences, encode)
         low = -np.inf if self.min_score is None else self.min_score
         high = np.inf if self.max_score is None else self.max_score
         return nearest(embeddings, self.k, low, high)
+
+
+def embed(sentences: Sequence[str], encode: Encode | None) -> npt.NDArray[np.float32]:
+    """Return (n, dim) embeddings; raise ConfigError without an encoder and DataError if one is not finite."""
+    if encode is None:
+        raise ConfigError("Semantic search needs a model: name one with --encoder (start model).")
+    embeddings = encode(sentences)
+    if len(embeddings) != len(sentences) or not np.isfinite(embeddings).all():
+        raise DataError(f"The encoder gave no finite embedding for some of {len(sentences)} sentences.")
+    return embeddings
 
 
 def nearest(
@@ -72,15 +89,28 @@ def nearest(
         # The nonzero of two dimensions takes many times as long.
         left, right = np.divmod(np.flatnonzero(scores >= (cut - slack)[:, None]), n)
         left += start
-        exact = _products(embeddings, left, right)
-        kept = (exact >= min_score) & (exact <= max_score)
-        left, right, exact = left[kept], right[kept], exact[kept]
-        order = np.lexsort((right, -exact, left))
-        left, right = left[order], right[order]
-        rank = np.arange(len(left)) - np.searchsorted(left, left)
-        lefts.append(left[rank < k])
-        rights.append(right[rank < k])
+        left, right = ranked(embeddings, left, right, k, min_score, max_score)
+        lefts.append(left)
+        rights.append(right)
     return np.concatenate(lefts), np.concatenate(rights)
+
+
+def ranked(
+    embeddings: npt.NDArray[np.float32],
+    left: Index,
+    right: Index,
+    k: int,
+    min_score: float = -np.inf,
+    max_score: float = np.inf,
+) -> tuple[Index, Index]:
+    """Return each query's k best of the candidates (left, right) by exact score, then index, left ascending."""
+    exact = _products(embeddings, left, right)
+    kept = (exact >= min_score) & (exact <= max_score)
+    left, right, exact = left[kept], right[kept], exact[kept]
+    order = np.lexsort((right, -exact, left))
+    left, right = left[order], right[order]
+    rank = np.arange(len(left)) - np.searchsorted(left, left)
+    return left[rank < k], right[rank < k]
 
 
 def _at_most_kth(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.float32]:

@@ -65,26 +65,31 @@ def _in_shards(
     stage: str,
     checkpoint_seconds: float,
 ) -> Rows:
-    parts: list[Rows] = []
+    rows = np.zeros(0, np.float32)
     done = 0
+
+    def keep(part: Rows) -> None:
+        nonlocal rows, done
+        if done == 0:  # one array for all of them: joining shards would hold every row twice
+            rows = np.empty((n, *part.shape[1:]), np.float32)
+        rows[done : done + len(part)] = part
+        done += len(part)
+
     latest = checkpoints.latest() if checkpoints else None
     if latest is not None:
-        done, rows = _read_shards(latest)
-        parts.append(rows)
+        keep(_read_shards(latest))
     last_checkpoint = time.monotonic()
     while done < n:
-        end = min(done + shard, n)
-        parts.append(work(done, end))
-        done = end
+        keep(work(done, min(done + shard, n)))
         report(Progress(stage, done, n))
         stopping = stop is not None and stop.requested
         due = stopping or done == n or time.monotonic() - last_checkpoint >= checkpoint_seconds
         if checkpoints is not None and n > shard and due:
-            checkpoints.save(done, _writer(np.concatenate(parts), done))
+            checkpoints.save(done, _writer(rows[:done], done))
             last_checkpoint = time.monotonic()
         if stop is not None and done < n:
             stop.check()
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    return rows
 
 
 def _writer(rows: Rows, done: int) -> Callable[[Path], None]:
@@ -97,9 +102,9 @@ def _writer(rows: Rows, done: int) -> Callable[[Path], None]:
     return write
 
 
-def _read_shards(path: Path) -> tuple[int, Rows]:
+def _read_shards(path: Path) -> Rows:
     from safetensors.numpy import load_file
 
     done = int(json.loads((path / "state.json").read_text(encoding="utf-8"))["done"])
     rows: Rows = load_file(path / "rows.safetensors")["rows"]
-    return done, rows
+    return rows[:done]

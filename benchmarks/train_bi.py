@@ -1,0 +1,36 @@
+"""Pairs a second in training a bi-encoder (cosine MSE, batch 128, 32 tokens), against the trainer of its peer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks import peers
+from benchmarks.common import Row, main, minilm
+from benchmarks.training import measure
+from transenc.config import Distill
+from transenc.pairs import Pairs
+
+QUICK, FULL = 512, 4_096
+
+
+def score(model: Any, pairs: Pairs) -> Any:
+    """Return the peer's cosines."""
+    left, right = (model.encode(pairs.column(side)) for side in (pairs.left, pairs.right))
+    return (left * right).sum(1)
+
+
+def run(size: int) -> list[Row]:
+    """Train one epoch of `size` pairs each way."""
+    settings = Distill().bi.model_copy(update={"epochs": 1})
+
+    def peer(device: str, precision: str) -> Any:
+        return peers.bi(minilm(), device=device, precision=precision, max_length=settings.max_length)
+
+    def train(model: Any, pairs: Pairs, bf16: bool) -> float:
+        return peers.train_bi(model, pairs, batch=settings.batch_size, rate=settings.learning_rate, bf16=bf16)
+
+    return measure("bi", size, settings, peer, train, score)
+
+
+if __name__ == "__main__":
+    main(run, quick=QUICK, full=FULL)

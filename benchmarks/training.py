@@ -1,0 +1,100 @@
+"""What the two training benchmarks share: students, equal work on both sides, and comparison with plain batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from benchmarks.common import Row, computes, dev, in_turn, minilm, no_bf16, pairs, spearman
+from transenc import registry
+from transenc.config import DistillSettings
+from transenc.models.device import Compute
+from transenc.pairs import Pairs
+from transenc.stages.distill import distill_model
+from transenc.training import Fit
+
+
+def student(family: str, settings: DistillSettings, compute: Compute, *, dropout: bool = True) -> Any:
+    """Return a new student of minilm, the same at each call."""
+    torch.manual_seed(0)
+    model = registry.load(registry.FAMILIES, family)().create(
+        minilm(), compute=compute, max_length=settings.max_length, pooling="mean"
+    )
+    for part in [] if dropout else model.module.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    return model
+
+
+def train(model: Any, given: Pairs, settings: DistillSettings, compute: Compute) -> list[float]:
+    """Train and return the loss of every step."""
+    losses: list[float] = []
+    run = Fit(settings, compute, 0, "benchmark", report=lambda p: losses.append(float(p.loss or 0.0)))
+    distill_model(model, given, settings, run)
+    return losses
+
+
+def plain_difference(family: str, settings: DistillSettings, given: Pairs) -> float:
+    """Return how far the losses are from those of plain padded batches, without dropout, in 4 steps of fp32."""
+    few = settings.model_copy(update={"batch_size": 16})
+    given, compute = given.take(slice(64)), Compute()
+    curves = [train(student(family, few, compute, dropout=False), given, few, compute)]
+    with patch("transenc.models.transformer.chunks", lambda lengths, budget, **_: [np.arange(len(lengths))]):
+        curves.append(train(student(family, few, compute, dropout=False), given, few, compute))
+    return float(np.abs(np.subtract(*curves)).max())
+
+
+def measure(
+    family: str,
+    size: int,
+    settings: DistillSettings,
+    peer_of: Callable[[str, str], Any],
+    train_peer: Callable[[Any, Pairs, bool], float],
+    score_peer: Callable[[Any, Pairs], Any],
+) -> list[Row]:
+    """Train both sides on `size` pairs at each precision, and transenc's best against the peer's default.
+
+    peer_of: device and precision -> a new peer. train_peer: peer, pairs, bf16 -> mean loss.
+    """
+    given = pairs(size)
+    gold = dev()
+    assert gold.scores is not None
+    same = plain_difference(family, settings, given)
+    rows: list[Row] = []
+    default = None
+    for compute in computes():
+        bf16 = compute.precision == "bf16"
+
+        def ours(model: Any, compute: Compute = compute) -> tuple[Any, float]:
+            return model, float(np.mean(train(model, given, settings, compute)))
+
+        def theirs(model: Any, bf16: bool = bf16) -> tuple[Any, float]:
+            return model, train_peer(model, given, bf16)
+
+        new = {
+            "ours": lambda compute=compute: student(family, settings, compute),
+            # As in transenc, bf16 trains fp32 weights under autocast.
+            "theirs": lambda compute=compute: peer_of(compute.device, "fp32"),
+        }
+        seconds, results = in_turn({"ours": ours, "theirs": theirs}, prepare=new)
+        default = seconds["theirs"] if default is None else default
+        (mine, my_loss), (other, other_loss) = results["ours"], results["theirs"]
+        mine_dev = spearman(mine.score(gold), gold.scores)
+        other_dev = spearman(score_peer(other, gold), gold.scores)
+        agreement = (
+            f"losses of plain batches within {same:.1e}; mean loss {my_loss:.4f} against {other_loss:.4f}, "
+            f"dev Spearman {mine_dev:.4f} against {other_dev:.4f} (other orders and dropout){no_bf16()}"
+        )
+        name = f"train {family}, {size:,} pairs, batch {settings.batch_size}, {compute.precision}"
+        for peer, time, goal in (
+            ("sentence-transformers", seconds["theirs"], 1.5),
+            ("sentence-transformers at its defaults", default if bf16 else None, 4.0),
+        ):
+            if time is not None:
+                rate = size / seconds["ours"]
+                rows.append(Row(name, "pairs/s", rate, agreement, size / time, peer, ratio_goal=goal))
+    return rows
