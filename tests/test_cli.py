@@ -445,3 +445,18 @@ def test_a_closed_pipe_is_not_an_error_message(plm: Path) -> None:
     text = f"{sys.executable} -m transenc backends --json | head -1; echo ${{PIPESTATUS[0]}}"
     shown = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True, env=os.environ)
     assert "Traceback" not in shown.stderr
+
+
+def test_prime_takes_the_method_of_an_embedded_start_unless_told(
+    run: Any, plm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transenc.models import intake
+
+    own = {"prime": {"method": "whitening", "batch_size": 4}}
+    monkeypatch.setattr(intake, "own_settings", lambda names: own)
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(make_pairs(12).sentences) + "\n", encoding="utf-8")
+    for out, more, method in (("a", [], "whitening"), ("b", ["--method", "esimcse"], "esimcse")):
+        shown = run("prime", "--plm", str(plm), "--corpus", str(corpus), "--out", out, *more)
+        assert shown.code == 0, shown.err
+        assert f"({method})" in shown.out

@@ -15,8 +15,11 @@ def prime(
     corpus: Annotated[list[Path], typer.Option(help="File of sentences; repeat for several.")],
     out: Annotated[Path, typer.Option(help="Directory for the bi-encoder; must not exist.")],
     method: Annotated[
-        str, typer.Option(help="simcse, esimcse, mirror, mirror-drophead or whitening.")
-    ] = "simcse",
+        str | None,
+        typer.Option(
+            help="simcse, esimcse, mirror, mirror-drophead or whitening; else the start's own, else simcse."
+        ),
+    ] = None,
     pooling: Annotated[str, typer.Option(help="cls, mean, or auto: the start's own, else cls.")] = "auto",
     set_: options.Set = None,
     skip_bad: options.SkipBad = None,
