@@ -81,3 +81,21 @@ def as_written(word: str, before: str) -> str:
     if before.isupper() and len(before) > 1:
         return word.upper()
     return word[:1].upper() + word[1:] if before[:1].isupper() else word
+
+
+class OneByOne:
+    """Rewrite sentences independently; an augmenter that does so has a `share` and says what `_one` makes of one."""
+
+    share: float
+
+    def __post_init__(self) -> None:
+        check_share(self.share)
+
+    def augment(
+        self, sentences: Sequence[str], rngs: Sequence[np.random.Generator], *, fill: Fill | None = None
+    ) -> list[str]:
+        """Return each sentence rewritten."""
+        return [self._one(s, rng) for s, rng in zip(sentences, rngs, strict=True)]
+
+    def _one(self, sentence: str, rng: np.random.Generator) -> str:
+        raise NotImplementedError

@@ -11,12 +11,6 @@ from transenc.augmenters import Fill, Span, as_written, check_share, choose, rep
 from transenc.errors import ConfigError
 
 
-def _check(share: float, top: int) -> None:
-    check_share(share)
-    if top < 1:
-        raise ValueError(f"top must be at least 1, not {top}")
-
-
 def _filled(
     sentences: Sequence[str],
     places: Sequence[Sequence[Span]],
@@ -47,8 +41,34 @@ def _filled(
     return rewritten
 
 
+class _Contextual:
+    """Let a masked language model speak at a share of the places that a sentence offers."""
+
+    share: float
+    top: int
+    needs_model = True
+
+    def __post_init__(self) -> None:
+        check_share(self.share)
+        if self.top < 1:
+            raise ValueError(f"top must be at least 1, not {self.top}")
+
+    def augment(
+        self, sentences: Sequence[str], rngs: Sequence[np.random.Generator], *, fill: Fill | None = None
+    ) -> list[str]:
+        """Return each sentence with predicted words at the chosen places."""
+        places: list[list[Span]] = []
+        for sentence, rng in zip(sentences, rngs, strict=True):
+            spans = self._places(sentence)
+            places.append([spans[i] for i in choose(len(spans), self.share, rng)] if spans else [])
+        return _filled(sentences, places, rngs, fill, self.top)
+
+    def _places(self, sentence: str) -> list[Span]:
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Insert:
+class Insert(_Contextual):
     """Insert words, each between two others, that a masked language model expects there."""
 
     model: str = field(default="", metadata={"help": "Masked language model; default: the start of the run."})
@@ -56,40 +76,19 @@ class Insert:
         default=0.15, metadata={"help": "Words put in, as a share of those there, at least one."}
     )
     top: int = field(default=10, metadata={"help": "How many of the likeliest words are drawn from."})
-    needs_model = True
 
-    def __post_init__(self) -> None:
-        _check(self.share, self.top)
-
-    def augment(
-        self, sentences: Sequence[str], rngs: Sequence[np.random.Generator], *, fill: Fill | None = None
-    ) -> list[str]:
-        """Insert after some words, never before the first."""
-        places: list[list[Span]] = []
-        for sentence, rng in zip(sentences, rngs, strict=True):
-            ends = [b for _, b in word_spans(sentence)[:-1]]
-            places.append([(ends[i], ends[i]) for i in choose(len(ends), self.share, rng)] if ends else [])
-        return _filled(sentences, places, rngs, fill, self.top)
+    def _places(self, sentence: str) -> list[Span]:
+        return [(b, b) for _, b in word_spans(sentence)[:-1]]  # after a word, never before the first
 
 
 @dataclass(frozen=True)
-class Substitute:
+class Substitute(_Contextual):
     """Replace words by others that a masked language model expects in their place."""
 
     model: str = field(default="", metadata={"help": "Masked language model; default: the start of the run."})
     share: float = field(default=0.15, metadata={"help": "Share of the words that change, at least one."})
     top: int = field(default=10, metadata={"help": "How many of the likeliest words are drawn from."})
-    needs_model = True
 
-    def __post_init__(self) -> None:
-        _check(self.share, self.top)
-
-    def augment(
-        self, sentences: Sequence[str], rngs: Sequence[np.random.Generator], *, fill: Fill | None = None
-    ) -> list[str]:
-        """Replace words; numbers stay, since another number is another meaning."""
-        places: list[list[Span]] = []
-        for sentence, rng in zip(sentences, rngs, strict=True):
-            spans = [(a, b) for a, b in word_spans(sentence) if not any(c.isdigit() for c in sentence[a:b])]
-            places.append([spans[i] for i in choose(len(spans), self.share, rng)] if spans else [])
-        return _filled(sentences, places, rngs, fill, self.top)
+    def _places(self, sentence: str) -> list[Span]:
+        # Numbers stay, since another number is another meaning.
+        return [(a, b) for a, b in word_spans(sentence) if not any(c.isdigit() for c in sentence[a:b])]

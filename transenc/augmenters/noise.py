@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from transenc.augmenters import Fill, check_share, choose, replace_spans, word_spans
+from transenc.augmenters import OneByOne, choose, replace_spans, word_spans
 
 SHORTEST = 4  # letters; shorter words become other words too easily
 KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
@@ -23,21 +22,12 @@ def neighbours(letter: str) -> str:
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(OneByOne):
     """Swap, drop, double or mistype one letter inside a share of the words; first and last letters stay."""
 
     share: float = field(
         default=0.15, metadata={"help": "Share of the longer words that change, at least one."}
     )
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
-
-    def augment(
-        self, sentences: Sequence[str], rngs: Sequence[np.random.Generator], *, fill: Fill | None = None
-    ) -> list[str]:
-        """Misspell words of 4 or more letters."""
-        return [self._one(s, rng) for s, rng in zip(sentences, rngs, strict=True)]
 
     def _one(self, sentence: str, rng: np.random.Generator) -> str:
         spans = [(a, b) for a, b in word_spans(sentence) if b - a >= SHORTEST]

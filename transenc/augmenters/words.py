@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from transenc.augmenters import Fill, check_share, choose, replace_spans, word_spans
+from transenc.augmenters import OneByOne, choose, replace_spans, word_spans
 
 
 @dataclass(frozen=True)
-class Delete:
-    """Leave out a share of the words, never all of them."""
+class Delete(OneByOne):
+    """Leave out a share of the words, never all of them; a sentence of one word stays."""
 
     share: float = field(default=0.15, metadata={"help": "Share of the words that go, at least one."})
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
-
-    def augment(
-        self, sentences: Sequence[str], rngs: Sequence[np.random.Generator], *, fill: Fill | None = None
-    ) -> list[str]:
-        """Cut words out; a sentence of one word stays."""
-        return [self._one(s, rng) for s, rng in zip(sentences, rngs, strict=True)]
 
     def _one(self, sentence: str, rng: np.random.Generator) -> str:
         spans = word_spans(sentence)
@@ -36,21 +26,12 @@ class Delete:
 
 
 @dataclass(frozen=True)
-class Repeat:
+class Repeat(OneByOne):
     """Say a share of the words twice, which changes the length and little else."""
 
     share: float = field(
         default=0.15, metadata={"help": "Share of the words that are doubled, at least one."}
     )
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
-
-    def augment(
-        self, sentences: Sequence[str], rngs: Sequence[np.random.Generator], *, fill: Fill | None = None
-    ) -> list[str]:
-        """Double words."""
-        return [self._one(s, rng) for s, rng in zip(sentences, rngs, strict=True)]
 
     def _one(self, sentence: str, rng: np.random.Generator) -> str:
         spans = word_spans(sentence)

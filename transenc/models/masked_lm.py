@@ -54,11 +54,10 @@ class MaskedLM:
         words, whole = self.vocabulary
         module: Any = transformer.module
         names = transformer.tokenizer.model_input_names
-        device = transformer.compute.device
         with torch.inference_mode(), transformer.compute.autocast():
             for index in chunks(tokens.lengths, transformer.budget):
                 raw = collate(tokens, index, pad_id=transformer.pad_id, names=names)
-                batch = {key: torch.from_numpy(value).to(device) for key, value in raw.items()}
+                batch = {key: transformer.compute.put(value) for key, value in raw.items()}
                 rows, columns = np.nonzero(raw["input_ids"] == mask_id)
                 if not len(rows):
                     continue
