@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.quality.cache import fetch, put
 from transenc import config, tasks
 from transenc.session import Session
 
@@ -64,7 +65,11 @@ def experiments(asked: argparse.Namespace) -> list[Experiment]:
         found.append(Experiment(f"rewritten/+ {spec.partition(':')[0]}", "augsbert-gold", values))
 
     for target in ("mrpc", "qnli"):
-        source = {"task": target, "gold": {"source": "stsb-train"}, "max_pairs": asked.max_pairs}
+        source = {
+            "task": target,
+            "gold": {"source": f"stsb-train:{asked.source}"},
+            "max_pairs": asked.max_pairs,
+        }
         alone = config.merge(source, {"gold": {"augment": []}, "select": "last"})
         found.append(Experiment(f"domain {target}/source alone", "augsbert-gold", alone))
         for name in ("bm25", "semantic"):
@@ -101,7 +106,10 @@ def run(experiment: Experiment, seed: int, asked: argparse.Namespace) -> dict[st
     session = Session.open(
         settings, root=asked.work / f"{folder}-{seed}", data=asked.data, device=asked.device
     )
+    with session.context.store.lock():
+        fetch(session, session.stages, asked.work / "cache")
     outcome = session.run()
+    put(session, session.stages, asked.work / "cache")
     rows = [
         {"model": f"{row.label}, {row.family}", "dev": row.dev, "tests": row.tests, "average": row.average}
         for row in outcome.rows
@@ -169,6 +177,7 @@ def main() -> None:
     parser.add_argument("--start", default="minilm", help="model that every experiment begins from")
     parser.add_argument("--data", type=Path, help="directory with the tasks' files")
     parser.add_argument("--gold", type=int, default=1000, help="gold pairs of STS-B")
+    parser.add_argument("--source", type=int, default=5749, help="gold pairs of the runs that change domain")
     parser.add_argument(
         "--max-pairs", type=int, default=10_000, help="pairs of the label-free and domain runs"
     )

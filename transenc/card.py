@@ -10,19 +10,39 @@ from transenc.models.intake import Plm
 
 
 def model_card(
-    family: str, plm: Plm, settings: Settings, chosen: dict[str, Any], metric: str, *, setting: str
+    family: str,
+    plm: Plm,
+    settings: Settings,
+    chosen: dict[str, Any],
+    metric: str,
+    *,
+    setting: str,
+    segments: bool = False,
 ) -> str:
     """Return a card with front matter that model hubs read; it repeats only what the run recorded."""
     pipeline = "sentence-similarity" if family == "bi" else "text-ranking"
     hub = plm.revision is not None
-    front = ["---", "library_name: sentence-transformers", f"pipeline_tag: {pipeline}"]
+    library = "transenc" if segments else "sentence-transformers"
+    front = ["---", f"library_name: {library}", f"pipeline_tag: {pipeline}"]
     front += [f"base_model: {plm.name}"] if hub else []
-    front += ["tags:", "- sentence-transformers", "- transenc", "- trans-encoder", "---", ""]
+    front += [
+        "tags:",
+        *([] if segments else ["- sentence-transformers"]),
+        "- transenc",
+        "- trans-encoder",
+        "---",
+        "",
+    ]
     kind = (
         "bi-encoder: one unit vector a sentence, cosine as the score"
         if family == "bi"
         else "cross-encoder: one logit a pair; apply a sigmoid (trained with binary cross-entropy on soft labels)"
     )
+    if segments:
+        kind += (
+            ". The logit is a line over the cosine of both segments' mean states (config.json, transenc_head), which "
+            "transenc and the engines that it exports compute and other tools do not"
+        )
     source = settings.task or settings.pairs or settings.corpus
     gold = settings.gold.source
     made = "Made without labels by Trans-Encoder distillation (Liu et al., ICLR 2022)"

@@ -144,6 +144,10 @@ class DistillSettings(FitSettings):
     start: Literal["base", "primed", "previous"] = Field(
         "base", description="Initial weights: the PLM's, the primed bi-encoder's, or the current teacher's."
     )
+    head: Literal["classifier", "segments"] = Field(
+        "classifier",
+        description="Of a cross-encoder: a new classifier, or the cosine of its segments (docs/objectives.md).",
+    )
     both_orders: bool | None = Field(
         None,
         description="Train on (a, b) and (b, a); null: if the task's pairs mean the same in both orders.",
@@ -417,6 +421,10 @@ def build(values: Mapping[str, Any]) -> Settings:
     for family in ("cross", "bi"):
         check_objective(getattr(settings.distill, family).objective, family)
     check_objective(settings.gold.teacher.objective, "cross", "gold.teacher")
+    if settings.distill.bi.head != "classifier":
+        raise ConfigError(
+            "Setting 'distill.bi.head': only a cross-encoder has a head; set distill.cross.head."
+        )
     return settings
 
 

@@ -27,6 +27,7 @@ from transenc.gold_plan import GOLD
 from transenc.metrics import METRICS
 from transenc.models.bi import BiEncoder
 from transenc.models.device import Compute
+from transenc.models.segments import KEY
 from transenc.pairs import Pairs, Scores, join
 from transenc.parallel import Portable, Workers, portable
 from transenc.readers import read_pairs, write_pairs
@@ -36,7 +37,7 @@ from transenc.stages.agree import judge
 from transenc.stages.augment import augment_sentences, augmented_pairs
 from transenc.stages.balance import dev_weights, imbalance
 from transenc.stages.context import Context, family
-from transenc.stages.distill import distill_model
+from transenc.stages.distill import distill_model, head_option
 from transenc.stages.label import CHECKPOINT_SECONDS, score_pairs
 from transenc.stages.mix import histogram, mix_pairs
 from transenc.stages.prime import prime_model, save_history
@@ -358,6 +359,7 @@ class Runner:
                 compute=context.compute,
                 max_length=settings.max_length,
                 pooling=pooling,
+                **head_option(settings),
             )
 
             def agree() -> float:
@@ -497,6 +499,7 @@ class Runner:
             chosen,
             self.context.metric,
             setting=setting(self.trained_on(), self.context.tests),
+            segments=KEY in json.loads((out / "config.json").read_bytes()),
         )
         (out / "README.md").write_text(card, encoding="utf-8")
         return {**chosen, "family": stage.family, "student": stage.student}

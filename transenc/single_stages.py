@@ -18,7 +18,7 @@ from transenc.progress import Progress
 from transenc.seeds import derive
 from transenc.single import make_directory
 from transenc.stages.context import family as find_family
-from transenc.stages.distill import distill_model
+from transenc.stages.distill import distill_model, head_option
 from transenc.stages.prime import prime_model, read_history, save_history
 from transenc.store import Checkpoints
 from transenc.training import Fit, Fitted
@@ -91,7 +91,11 @@ def distill_to(
     def make(work: Path, checkpoints: Checkpoints) -> None:
         torch.manual_seed(derive(settings.seed, "distill", "start"))
         student = find_family(family).create(
-            plm.path, compute=compute, max_length=chosen.max_length, pooling=_pooling(settings, plm.pooling)
+            plm.path,
+            compute=compute,
+            max_length=chosen.max_length,
+            pooling=_pooling(settings, plm.pooling),
+            **head_option(chosen),
         )
 
         def measure() -> float:

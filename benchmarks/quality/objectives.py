@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quality.cache import fetch, put
 from benchmarks.quality.variants import VARIANTS
 from transenc.config import Settings, build, from_assignments, merge, recipe_layers
 from transenc.cycle import Stage
 from transenc.errors import ConfigError, TransencError
 from transenc.interrupt import StopFlag, stop_on_signals
-from transenc.runner import record
 from transenc.session import Session
 from transenc.store import fingerprint
 from transenc.tasks import get
@@ -74,29 +74,12 @@ def carry_out(session: Session, stages: Sequence[Stage], cache: Path, keep: set[
             seconds[stage.name] = time.monotonic() - began[stage.name]
         print(f"  {stage.name}: {what}", file=sys.stderr, flush=True)
 
-    runner, store = session.runner, session.context.store
-    runner.on_stage = on_stage
-    identities = runner.identities(stages)
-    with store.lock():
-        record(session.context)
-        for stage in stages:
-            copy(cache / identities[stage.name], store.path(stage.name))
-        runner.run(stages)
-        for stage in stages:
-            if stage.name in keep:
-                copy(store.path(stage.name), cache / identities[stage.name])
+    session.runner.on_stage = on_stage
+    with session.context.store.lock():
+        fetch(session, stages, cache)
+        session.runner.run(stages)
+        put(session, [stage for stage in stages if stage.name in keep], cache)
     return seconds
-
-
-def copy(source: Path, to: Path) -> None:
-    """Let a committed directory appear at `to` too, if it exists and `to` does not; the files are shared."""
-    if not source.is_dir() or to.exists():
-        return
-    to.parent.mkdir(parents=True, exist_ok=True)
-    half = to.with_name(f".{to.name}.{os.getpid()}")
-    shutil.rmtree(half, ignore_errors=True)
-    shutil.copytree(source, half, copy_function=os.link)
-    half.rename(to)
 
 
 def measure(variant: Variant, seed: int, options: argparse.Namespace, stop: StopFlag) -> Row:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from transenc.errors import DataError
 from transenc.models import layout
 from transenc.models.device import Compute
+from transenc.models.segments import CALIBRATE, KEY, SegmentModel, head_of, separator_of
 from transenc.models.tokens import Tokens
-from transenc.models.transformer import Transformer, load_module, load_tokenizer, own_length, position_limit
+from transenc.models.transformer import (
+    Transformer,
+    evaluating,
+    load_module,
+    load_tokenizer,
+    own_length,
+    position_limit,
+)
 from transenc.pairs import Index, Pairs, Scores
 
 
 @dataclass
 class CrossEncoder:
-    """Score pairs by the sigmoid of a one-label sequence classifier, in [0, 1]."""
+    """Score pairs by the sigmoid of one logit, of a sequence classifier or a segment head, in [0, 1]."""
 
     transformer: Transformer
     family: str = "cross"
@@ -52,9 +62,20 @@ class CrossEncoder:
         """Return the (len(index),) logits of the pairs at `index`, with gradients."""
         return self.transformer.rows(self._head, tokens, index).float()
 
+    def calibrate(self, tokens: Tokens, labels: npt.NDArray[np.floating[Any]]) -> None:
+        """Fit a new segment head's line to some of the labels in [0, 1]; other heads are left alone."""
+        module = self.module
+        if not isinstance(module, SegmentModel) or not module.fresh or not len(tokens):
+            return
+        some = np.unique(np.linspace(0, len(tokens) - 1, min(CALIBRATE, len(tokens))).astype(np.int64))
+        with torch.inference_mode(), evaluating(module):
+            cosines = self.transformer.rows(lambda m, batch: m.cosines(**batch), tokens, some)  # type: ignore[operator]
+        module.calibrate(cosines.float().cpu().numpy(), np.clip(labels[some], 0, 1))
+        self.transformer.changed()
+
     def save(self, path: Path, *, card: str = "") -> None:
         """Write the directory that transformers and sentence-transformers load (docs/files.md)."""
-        layout.save_cross(self.transformer, path, card=card)
+        layout.save_cross(self.transformer, path, card=card, segments=isinstance(self.module, SegmentModel))
 
 
 class CrossFamily:
@@ -64,25 +85,63 @@ class CrossFamily:
     objective = "soft_bce"
 
     def create(
-        self, start: Path, *, compute: Compute, max_length: int | None, pooling: str | None = None
+        self,
+        start: Path,
+        *,
+        compute: Compute,
+        max_length: int | None,
+        pooling: str | None = None,
+        head: str = "classifier",
     ) -> CrossEncoder:
         """Make a cross-encoder of a PLM's or a bi-encoder's weights and a new one-logit head.
 
-        The head's weights come from torch's global generator: seed it first. `pooling` does not concern this
-        family.
+        head: "classifier", whose weights come from torch's global generator (seed it first), or "segments", which is
+        fitted to labels by `calibrate`; a start that has that head keeps it. `pooling` does not concern this family.
         """
-        module = load_module(start, "AutoModelForSequenceClassification", num_labels=1)
+        tokenizer = load_tokenizer(start)
+        module: nn.Module
+        if head == "segments":
+            module = _with_segments(start, tokenizer)
+        else:
+            module = load_module(start, "AutoModelForSequenceClassification", num_labels=1)
+            module.config.__dict__.pop("transenc_head", None)  # type: ignore[union-attr]  # of a start that had one
         config: Any = module.config
         length = own_length(start, config) if max_length is None else min(max_length, position_limit(config))
-        return CrossEncoder(Transformer(module.to(compute.device), load_tokenizer(start), length, compute))
+        return CrossEncoder(Transformer(module.to(compute.device), tokenizer, length, compute))
 
     def load(self, path: Path, *, compute: Compute) -> CrossEncoder:
         """Load a saved cross-encoder of any tool that has one label."""
-        module = load_module(path, "AutoModelForSequenceClassification")
+        tokenizer = load_tokenizer(path)
+        module = _saved_with_segments(path, tokenizer) or load_module(
+            path, "AutoModelForSequenceClassification"
+        )
         config: Any = module.config
-        if config.num_labels != 1:
+        if not isinstance(module, SegmentModel) and config.num_labels != 1:
             raise DataError(
                 f"{path} classifies into {config.num_labels} labels; a cross-encoder here has one."
             )
         length = own_length(path, config)
-        return CrossEncoder(Transformer(module.to(compute.device), load_tokenizer(path), length, compute))
+        return CrossEncoder(Transformer(module.to(compute.device), tokenizer, length, compute))
+
+
+def _with_segments(start: Path, tokenizer: Any) -> SegmentModel:
+    body = load_module(start, "AutoModel")
+    found = head_of(body.config)
+    if found is None:
+        return SegmentModel(body, separator_of(tokenizer, start))
+    return _restored(body, found, start)
+
+
+def _saved_with_segments(path: Path, tokenizer: Any) -> SegmentModel | None:
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return _with_segments(path, tokenizer) if KEY in config else None
+
+
+def _restored(body: nn.Module, found: dict[str, Any], path: Path) -> SegmentModel:
+    try:
+        numbers = float(found["slope"]), float(found["shift"])
+        if found["name"] != "segments" or not np.isfinite(numbers).all():
+            raise ValueError(f"head {found['name']!r}, line {numbers}")
+        return SegmentModel(body, int(found["separator"]), *numbers)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path / 'config.json'}: its {KEY} cannot be used: {error}") from error

@@ -95,14 +95,19 @@ def save_bi(transformer: Transformer, pooling: str, path: Path, *, card: str) ->
     (path / "README.md").write_text(card or _card("sentence-similarity"), encoding="utf-8")
 
 
-def save_cross(transformer: Transformer, path: Path, *, card: str) -> None:
-    """Write a cross-encoder directory: a sequence classifier with one label and a sigmoid."""
+def save_cross(transformer: Transformer, path: Path, *, card: str, segments: bool = False) -> None:
+    """Write a cross-encoder directory: a sequence classifier with one label and a sigmoid.
+
+    segments: the head is the line over segments that config.json tells of, which other tools do not know: they get
+    the body, and an exported engine has it all.
+    """
     config: Any = transformer.module.config
-    config.num_labels = 1  # also sets id2label and label2id to one entry each
-    config.sentence_transformers = {
-        "activation_fn": "torch.nn.modules.activation.Sigmoid",
-        "version": LAYOUT_VERSION,
-    }
+    if not segments:
+        config.num_labels = 1  # also sets id2label and label2id to one entry each
+        config.sentence_transformers = {
+            "activation_fn": "torch.nn.modules.activation.Sigmoid",
+            "version": LAYOUT_VERSION,
+        }
     _save_parts(transformer, path)
     (path / "README.md").write_text(card or _card("text-ranking"), encoding="utf-8")
 

@@ -22,6 +22,8 @@ def family_of(path: Path) -> str:
     declared = config.get("transenc_family")  # families of plugins name themselves
     if declared:
         return str(declared)
+    if config.get("transenc_head"):
+        return "cross"
     architectures = config.get("architectures") or [""]
     return "cross" if str(architectures[0]).endswith("ForSequenceClassification") else "bi"
 

@@ -15,6 +15,11 @@ from transenc.pairs import Index, Pairs, join
 from transenc.training import Fit, Fitted, fit
 
 
+def head_option(settings: DistillSettings) -> dict[str, str]:
+    """Return the head that a family is asked for, if it is not the usual one."""
+    return {} if settings.head == "classifier" else {"head": settings.head}
+
+
 def distill_model(
     student: BiEncoder | CrossEncoder,
     silver: Pairs,
@@ -43,6 +48,8 @@ def distill_model(
     assert scores is not None
     targets = torch.from_numpy(np.asarray(scores, np.float32)).to(run.compute.device)
     tokens = student.prepare(silver)
+    if isinstance(student, CrossEncoder):
+        student.calibrate(tokens, np.asarray(scores))
 
     def loss_of(index: Index) -> Tensor:
         wanted = targets[torch.from_numpy(index).to(targets.device)]

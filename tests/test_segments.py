@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.conftest import make_pairs
+from tests.test_single import content
+from tests.tiny import tiny_plm
+from transenc.config import build
+from transenc.errors import ConfigError, DataError, Interrupted
+from transenc.export.onnx import export_onnx
+from transenc.interrupt import StopFlag
+from transenc.models.bi import BiFamily
+from transenc.models.cross import CrossEncoder, CrossFamily
+from transenc.models.device import Compute
+from transenc.models.loading import family_of, load_scorer
+from transenc.models.segments import SegmentModel, logistic_line
+from transenc.single_stages import distill_to
+
+CPU = Compute("cpu", "fp32")
+
+
+def made(plm: Path) -> CrossEncoder:
+    """A new cross-encoder with the head, fitted to the labels of a few pairs."""
+    model = CrossFamily().create(plm, compute=CPU, max_length=32, head="segments")
+    pairs = make_pairs(40, scored=True)
+    assert pairs.scores is not None
+    model.calibrate(model.prepare(pairs), pairs.scores)
+    return model
+
+
+@pytest.mark.parametrize("arch", ["bert", "roberta"])
+def test_the_logit_is_a_line_over_the_cosine_of_the_segments(arch: str, tmp_path: Path) -> None:
+    """Each pair alone, its sides found by their lengths, as with no padding and no separators to count."""
+    model = made(tiny_plm(tmp_path / "plm", arch))
+    head = model.module
+    assert isinstance(head, SegmentModel)
+    tokenizer = model.transformer.tokenizer
+    pairs = make_pairs(10, seed=3)
+    wanted = []
+    for left, right in pairs.rows():
+        batch = tokenizer(left, right, return_tensors="pt")
+        first = len(tokenizer(left)["input_ids"])  # with its separator
+        with torch.no_grad():
+            states = head.body.eval()(**batch).last_hidden_state[0]
+        cosine = F.cosine_similarity(states[:first].mean(0), states[first:].mean(0), dim=0)
+        wanted.append(torch.sigmoid(head.slope * cosine + head.shift).item())
+    np.testing.assert_allclose(model.score(pairs), wanted, atol=1e-6)
+    assert np.std(wanted) > 0
+
+
+def test_the_line_is_the_one_of_least_cross_entropy() -> None:
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0.6, 0.9, 300)
+    y = np.clip(1 / (1 + np.exp(-(12 * x - 9))) + rng.normal(0, 0.05, 300), 0, 1)
+
+    def loss(line: Any) -> float:
+        z = line[0] * x + line[1]
+        return float(np.mean(np.logaddexp(0, z) - y * z))
+
+    best = minimize(loss, [5.0, -4.0], method="BFGS", options={"gtol": 1e-9}).x
+    np.testing.assert_allclose(logistic_line(x, y, ridge=0.0), best, rtol=1e-4)
+    assert np.allclose(logistic_line(x, y), best, rtol=0.1)  # the ridge changes little
+
+
+@pytest.mark.parametrize("labels", ["reversed", "constant", "zeros"])
+def test_more_similar_segments_never_score_lower(labels: str) -> None:
+    x = np.linspace(0.5, 0.9, 50)
+    y = {"reversed": 1 - x, "constant": np.full(50, 0.3), "zeros": np.zeros(50)}[labels]
+    slope, shift = logistic_line(x, y)
+    assert slope >= 1
+    assert np.isfinite(shift)
+    if labels == "constant":
+        assert 1 / (1 + np.exp(-(slope * x + shift))) == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_line_over_equal_cosines_is_finite() -> None:
+    assert np.isfinite(logistic_line(np.ones(5), np.full(5, 0.5))).all()
+
+
+def test_it_comes_back_from_disk_and_is_known_for_a_cross_encoder(plm: Path, tmp_path: Path) -> None:
+    model = made(plm)
+    model.save(tmp_path / "saved")
+    pairs = make_pairs(10)
+    again = load_scorer(str(tmp_path / "saved"), device="cpu", precision="fp32")
+    assert family_of(tmp_path / "saved") == again.family == "cross"
+    np.testing.assert_allclose(again.score(pairs), model.score(pairs), atol=1e-6)
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert config["architectures"] == ["BertModel"]  # what other tools can load of it
+
+
+def test_a_head_that_was_trained_is_kept_and_can_be_left(plm: Path, tmp_path: Path) -> None:
+    model = made(plm)
+    model.save(tmp_path / "saved")
+    kept = CrossFamily().create(tmp_path / "saved", compute=CPU, max_length=32, head="segments")
+    pairs = make_pairs(10, scored=True)
+    assert pairs.scores is not None
+    kept.calibrate(kept.prepare(pairs), 1 - pairs.scores)  # has no effect: it is not new
+    np.testing.assert_allclose(kept.score(pairs), model.score(pairs), atol=1e-6)
+    bi = BiFamily().create(tmp_path / "saved", compute=CPU, max_length=32, pooling="mean")
+    bi.save(tmp_path / "bi")
+    assert family_of(tmp_path / "bi") == "bi"
+    torch.manual_seed(0)
+    plain = CrossFamily().create(tmp_path / "saved", compute=CPU, max_length=32)
+    plain.save(tmp_path / "plain")
+    assert "transenc_head" not in (tmp_path / "plain" / "config.json").read_text()
+    loaded = load_scorer(str(tmp_path / "plain"), device="cpu", precision="fp32")
+    np.testing.assert_allclose(loaded.score(pairs), plain.score(pairs), atol=1e-6)
+
+
+def test_it_learns_labels_that_its_start_cannot_tell(plm: Path, tmp_path: Path) -> None:
+    pairs = make_pairs(64, scored=True)
+    settings = build(
+        {
+            "plm": [str(plm)],
+            "precision": "fp32",
+            "distill": {"cross": {"head": "segments", "learning_rate": 3e-3, "epochs": 4, "batch_size": 8}},
+        }
+    )
+    fitted = distill_to(settings, "cross", pairs, None, tmp_path / "out", device="cpu")
+    scores = load_scorer(str(tmp_path / "out"), device="cpu", precision="fp32").score(pairs)
+    start = made(plm).score(pairs)
+    assert pairs.scores is not None
+    assert np.mean((scores - pairs.scores) ** 2) < 0.7 * np.mean((start - pairs.scores) ** 2)
+    assert np.isfinite(fitted.losses[-1][1])
+
+
+def test_a_stopped_training_continues_to_the_same_bytes(plm: Path, tmp_path: Path) -> None:
+    pairs = make_pairs(24, scored=True)
+    settings = build(
+        {
+            "plm": [str(plm)],
+            "precision": "fp32",
+            "distill": {"cross": {"head": "segments", "batch_size": 8, "max_length": 32}},
+        }
+    )
+    plain = distill_to(settings, "cross", pairs, None, tmp_path / "plain", device="cpu")
+    stop = StopFlag()
+
+    def third(progress: Any) -> None:
+        if progress.done == 3:
+            stop.signum = 15
+
+    with pytest.raises(Interrupted):
+        distill_to(settings, "cross", pairs, None, tmp_path / "out", device="cpu", stop=stop, report=third)
+    assert distill_to(settings, "cross", pairs, None, tmp_path / "out", device="cpu") == plain
+    assert content(tmp_path / "out") == content(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("arch", ["bert", "roberta", "deberta-v2"])
+def test_its_engine_scores_the_same(arch: str, tmp_path: Path) -> None:
+    model = made(tiny_plm(tmp_path / "plm", arch))
+    report = export_onnx(model, tmp_path / "engine", pairs=make_pairs(8), optimize=True)
+    assert set(report.graphs) == {"fp32", "fp32-O2"}
+    pairs = make_pairs(12, seed=5)
+    engine = load_scorer(str(tmp_path / "engine"))
+    np.testing.assert_allclose(engine.score(pairs), model.score(pairs), atol=1e-5)
+
+
+def test_bad_heads_are_named(plm: Path, tmp_path: Path) -> None:
+    made(plm).save(tmp_path / "saved")
+    path = tmp_path / "saved" / "config.json"
+    config = json.loads(path.read_text())
+    for broken in ({"name": "other"}, {**config["transenc_head"], "slope": None}):
+        path.write_text(json.dumps({**config, "transenc_head": broken}))
+        with pytest.raises(DataError, match=r"config.json: its transenc_head cannot be used"):
+            CrossFamily().load(tmp_path / "saved", compute=CPU)
+    with pytest.raises(ConfigError, match="only a cross-encoder has a head"):
+        build({"plm": ["x"], "distill": {"bi": {"head": "segments"}}})
+    with pytest.raises(ConfigError, match="'distill.cross.head'"):
+        build({"plm": ["x"], "distill": {"cross": {"head": "other"}}})
+
+
+def test_a_tokenizer_without_a_separator_is_refused(plm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transenc.models.cross as module
+
+    real = module.load_tokenizer
+
+    def without(path: Path) -> Any:
+        tokenizer = real(path)
+        tokenizer.sep_token = None
+        return tokenizer
+
+    monkeypatch.setattr(module, "load_tokenizer", without)
+    with pytest.raises(ConfigError, match=r"no separator.*distill\.cross\.head=classifier"):
+        CrossFamily().create(plm, compute=CPU, max_length=32, head="segments")

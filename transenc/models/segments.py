@@ -1,0 +1,124 @@
+"""The segment head of a cross-encoder: the cosine of both sentences' mean states after they have read each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transenc.errors import ConfigError
+
+KEY = "transenc_head"  # in config.json, where the head's numbers stay with the weights
+CALIBRATE = 512  # pairs that a new head is fitted to
+LEAST_SLOPE = 1.0
+
+
+class SegmentModel(nn.Module):
+    """Score a pair by a line over the cosine of its two segments' mean states: a logit.
+
+    A classifier's head begins at random and needs thousands of pairs before it compares sentences. This one begins
+    near what the body knows already, as pretrained vectors of similar sentences have high cosines, and attention
+    across the sentences does the rest. separator: the id of the token that ends the first sentence.
+    """
+
+    def __init__(self, body: Any, separator: int, slope: float | None = None, shift: float = 0.0) -> None:
+        super().__init__()
+        self.body = body
+        self.separator = separator
+        self.fresh = slope is None
+        self.slope = nn.Parameter(torch.tensor(LEAST_SLOPE if slope is None else slope))
+        self.shift = nn.Parameter(torch.tensor(shift))
+
+    @property
+    def config(self) -> Any:
+        """Return the configuration of the body."""
+        return self.body.config
+
+    def set_attn_implementation(self, name: str) -> None:
+        """Choose how the body computes attention."""
+        self.body.set_attn_implementation(name)
+
+    def cosines(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
+        """Return the (batch,) float32 cosines; the first segment ends with the first separator."""
+        states = self.body(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
+        ends = (input_ids == self.separator).long()
+        first = (torch.cumsum(ends, 1) - ends == 0).long() * attention_mask
+        means = []
+        for part in (first, attention_mask - first):
+            weights = part.unsqueeze(-1).float()
+            means.append((states.float() * weights).sum(1) / weights.sum(1).clamp(min=1.0))
+        return F.cosine_similarity(*means)
+
+    def forward(self, **batch: Tensor) -> Any:
+        """Return an object with (batch, 1) `logits`, as a sequence classifier does."""
+        logits = self.slope.float() * self.cosines(**batch) + self.shift.float()
+        return SimpleNamespace(logits=logits.unsqueeze(1))
+
+    def calibrate(
+        self, cosines: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.floating[Any]]
+    ) -> None:
+        """Set the line that predicts labels in [0, 1] from the untrained body's cosines best."""
+        slope, shift = logistic_line(np.asarray(cosines, np.float64), np.asarray(labels, np.float64))
+        with torch.no_grad():
+            self.slope.fill_(slope)
+            self.shift.fill_(shift)
+        self.fresh = False
+
+    def save_pretrained(self, path: Path, **options: Any) -> None:
+        """Write the body, and the line into its config.json."""
+        self.config.transenc_head = {
+            "name": "segments",
+            "separator": self.separator,
+            "slope": self.slope.item(),
+            "shift": self.shift.item(),
+        }
+        self.body.save_pretrained(path, **options)
+
+
+def logistic_line(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], *, steps: int = 25, ridge: float = 1e-3
+) -> tuple[float, float]:
+    """Return slope and shift of the logistic regression of soft labels y in [0, 1] on x, by Newton's method.
+
+    The slope is at least 1: more similar vectors never mean less similar sentences. ridge: keeps the line finite
+    where x decides y.
+    """
+    centre, width = float(x.mean()), float(x.std()) or 1.0
+    z = np.stack([(x - centre) / width, np.ones_like(x)], axis=1)
+    line = np.zeros(2)
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(z @ line, -30, 30)))
+        gradient = z.T @ (p - y) / len(x) + ridge * line
+        curvature = (z.T * np.maximum(p * (1 - p), 1e-6)) @ z / len(x) + ridge * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        line -= step
+        if np.abs(step).max() < 1e-10:
+            break
+    slope = float(line[0] / width)
+    if slope < LEAST_SLOPE:
+        slope = LEAST_SLOPE
+        mean = float(np.clip(y.mean(), 0.01, 0.99))
+        return slope, float(np.log(mean / (1 - mean)) - slope * centre)
+    return slope, float(line[1] - slope * centre)
+
+
+def head_of(config: Any) -> dict[str, Any] | None:
+    """Return what a model's configuration says of a segment head, or None."""
+    found = getattr(config, KEY, None)
+    return dict(found) if isinstance(found, dict) else None
+
+
+def separator_of(tokenizer: Any, start: Path) -> int:
+    """Return the id of the token between two sentences; raise ConfigError where a tokenizer has none."""
+    if tokenizer.sep_token_id is None:
+        raise ConfigError(
+            f"{start}: its tokenizer has no separator, so no token tells where the second sentence begins. "
+            "Use distill.cross.head=classifier."
+        )
+    return int(tokenizer.sep_token_id)
