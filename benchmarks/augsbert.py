@@ -146,16 +146,19 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    """Print mean and standard deviation over seeds, of the kept models' test scores and those of the start."""
+    """Print mean test scores and their deviations over seeds: of the start, of the last models and of those kept."""
     grouped: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         grouped[result["start"], result["experiment"]].append(result)
-    print("| start | experiment | seeds | start, bi | kept bi | kept cross | pairs kept |")
-    print("|---|---|---|---|---|---|---|")
+    print("| start | experiment | seeds | start, bi | last bi | last cross | bi kept on dev | silver pairs |")
+    print("|---|---|---|---|---|---|---|---|")
     for (start, name), same in grouped.items():
         cells = []
         columns = [[r["rows"][0]["average"] for r in same]]
-        columns += [[r["best"][f] for r in same if f in r["best"]] for f in ("bi", "cross")]
+        for family in ("bi", "cross"):
+            made = [[x for x in r["rows"][1:] if x["model"].endswith(f", {family}")] for r in same]
+            columns.append([rows[-1]["average"] for rows in made if rows])
+        columns.append([r["best"]["bi"] for r in same if "bi" in r["best"]])
         for column in columns:
             values = 100 * np.array([v for v in column if v is not None])
             spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""

@@ -14,6 +14,8 @@ CROSS: dict[str, list[str]] = {
     "published": [],
     "unclipped": ["label.clip=false"],
     "primed": _cross(),
+    "segments": _cross("distill.cross.head=segments"),
+    "segments lr 1e-4": _cross("distill.cross.head=segments", "distill.cross.learning_rate=1e-4"),
     "primed cosine_mse": _cross("distill.cross.objective=cosine_mse"),
     "primed cosent": _cross("distill.cross.objective=cosent"),
     "primed listnet": _cross("distill.cross.objective=listnet"),
