@@ -169,6 +169,13 @@ def test_wordnet_gives_the_words_of_the_most_frequent_meaning(wordnet: Path) -> 
     assert run(WordNet(str(wordnet), 1.0), ["A big tree"])[0] == "A large tree"
 
 
+def test_wordnet_files_with_windows_line_ends_are_read_alike(wordnet: Path) -> None:
+    expected = read_wordnet(wordnet)
+    for file in wordnet.glob("*.*"):
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_wordnet(wordnet) == expected
+
+
 def test_wordnet_is_looked_for_and_asked_for(wordnet: Path, tmp_path_factory, monkeypatch) -> None:
     monkeypatch.setattr("transenc.augmenters.wordnet._places", lambda: iter([wordnet]))
     assert find_wordnet() == wordnet

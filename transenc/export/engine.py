@@ -6,6 +6,8 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,14 +181,13 @@ def load_engine(
     if kind == "cuda":
         # TF32 rounds products to 10 bits, which parity to 1e-4 does not survive.
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": number or "0", "use_tf32": "0"}))
-    for known in (file, "tokenizer.json"):
-        _check_file(path, known, facts, verify=verify)
-    for weights in refuse_foreign(path / file):
-        beside = (Path(file).parent / weights).as_posix()
-        if beside not in facts.sha256:
-            raise RefusedError(f"{path / file} keeps weights in '{weights}', which {SIDECAR} does not list.")
-        _check_file(path, beside, facts, verify=verify)
-    from tokenizers import Tokenizer
+    with ThreadPoolExecutor(1) as other:  # hashing 90 MB takes as long as the imports do
+        checked = other.submit(_check_files, path, file, facts, verify=verify)
+        with suppress(ImportError):  # open_session says what is missing
+            import onnxruntime  # noqa: F401
+        from tokenizers import Tokenizer
+
+        checked.result()  # nothing is opened before it
 
     session = open_session(path / file, providers, threads=threads)
     names = {i.name for i in session.get_inputs()}
@@ -196,6 +197,16 @@ def load_engine(
     provider = str(session.get_providers()[0])
     logger.debug("%s: %s on %s", path, name, provider)
     return Engine(facts.family, facts, session, tokenizer, name, provider, budget, rows)
+
+
+def _check_files(path: Path, file: str, facts: Facts, *, verify: bool) -> None:
+    for known in (file, "tokenizer.json"):
+        _check_file(path, known, facts, verify=verify)
+    for weights in refuse_foreign(path / file):
+        beside = (Path(file).parent / weights).as_posix()
+        if beside not in facts.sha256:
+            raise RefusedError(f"{path / file} keeps weights in '{weights}', which {SIDECAR} does not list.")
+        _check_file(path, beside, facts, verify=verify)
 
 
 def _check_file(path: Path, name: str, facts: Facts, *, verify: bool) -> None:

@@ -17,7 +17,10 @@ CARD = (
 # steps, and priming that needs no deep network to tell two views apart (docs/results.md).
 SETTINGS = {
     "prime": {"method": "whitening", "learning_rate": 5e-4, "max_sentences": 20_000},
-    "distill": {"cross": {"start": "primed", "head": "segments", "learning_rate": 3e-4}, "bi": {"learning_rate": 3e-4}},
+    "distill": {
+        "cross": {"start": "primed", "head": "segments", "learning_rate": 3e-4},
+        "bi": {"learning_rate": 3e-4},
+    },
 }
 
 
