@@ -104,7 +104,7 @@ class CrossFamily:
             module = _with_segments(start, tokenizer)
         else:
             module = load_module(start, "AutoModelForSequenceClassification", num_labels=1)
-            module.config.__dict__.pop("transenc_head", None)  # type: ignore[union-attr]  # of a start that had one
+            module.config.__dict__.pop("transenc_head", None)  # of a start that had one
         config: Any = module.config
         length = own_length(start, config) if max_length is None else min(max_length, position_limit(config))
         return CrossEncoder(Transformer(module.to(compute.device), tokenizer, length, compute))
