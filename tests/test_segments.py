@@ -95,6 +95,7 @@ def test_it_comes_back_from_disk_and_is_known_for_a_cross_encoder(plm: Path, tmp
     np.testing.assert_allclose(again.score(pairs), model.score(pairs), atol=1e-6)
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert config["architectures"] == ["BertModel"]  # what other tools can load of it
+    assert "library_name: transenc" in (tmp_path / "saved" / "README.md").read_text()
 
 
 def test_a_head_that_was_trained_is_kept_and_can_be_left(plm: Path, tmp_path: Path) -> None:

@@ -109,10 +109,15 @@ def save_cross(transformer: Transformer, path: Path, *, card: str, segments: boo
             "version": LAYOUT_VERSION,
         }
     _save_parts(transformer, path)
-    (path / "README.md").write_text(card or _card("text-ranking"), encoding="utf-8")
+    (path / "README.md").write_text(card or _card("text-ranking", segments=segments), encoding="utf-8")
 
 
-def _card(pipeline: str) -> str:
+def _card(pipeline: str, *, segments: bool = False) -> str:
+    if segments:
+        return (
+            f"---\nlibrary_name: transenc\npipeline_tag: {pipeline}\ntags:\n- transenc\n---\n\nMade by transenc, "
+            "whose segment head other tools do not know.\n"
+        )
     return (
         f"---\nlibrary_name: sentence-transformers\npipeline_tag: {pipeline}\n"
         "tags:\n- sentence-transformers\n- transenc\n---\n\nMade by transenc.\n"
