@@ -170,7 +170,7 @@ def test_bad_heads_are_named(plm: Path, tmp_path: Path) -> None:
     made(plm).save(tmp_path / "saved")
     path = tmp_path / "saved" / "config.json"
     config = json.loads(path.read_text())
-    for broken in ({"name": "other"}, {**config["transenc_head"], "slope": None}):
+    for broken in ("segments", {"name": "other"}, {**config["transenc_head"], "slope": None}):
         path.write_text(json.dumps({**config, "transenc_head": broken}))
         with pytest.raises(DataError, match=r"config.json: its transenc_head cannot be used"):
             CrossFamily().load(tmp_path / "saved", compute=CPU)

@@ -27,7 +27,7 @@ from transenc.gold_plan import GOLD
 from transenc.metrics import METRICS
 from transenc.models.bi import BiEncoder
 from transenc.models.device import Compute
-from transenc.models.segments import KEY
+from transenc.models.layout import head_of
 from transenc.pairs import Pairs, Scores, join
 from transenc.parallel import Portable, Workers, portable
 from transenc.readers import read_pairs, write_pairs
@@ -499,7 +499,7 @@ class Runner:
             chosen,
             self.context.metric,
             setting=setting(self.trained_on(), self.context.tests),
-            segments=KEY in json.loads((out / "config.json").read_bytes()),
+            segments=head_of(out) is not None,
         )
         (out / "README.md").write_text(card, encoding="utf-8")
         return {**chosen, "family": stage.family, "student": stage.student}

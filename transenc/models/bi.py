@@ -103,7 +103,6 @@ class BiFamily:
             raise ConfigError(f"Pooling '{pooling}' is not one of {', '.join(POOLINGS)}.")
         module = load_module(start, "AutoModel")
         config: Any = module.config
-        config.__dict__.pop("transenc_head", None)  # of a cross-encoder whose body goes on here
         length = own_length(start, config) if max_length is None else min(max_length, position_limit(config))
         return BiEncoder(
             Transformer(module.to(compute.device), load_tokenizer(start), length, compute), pooling

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from transenc.errors import DataError
 from transenc.models import layout
 from transenc.models.device import Compute
-from transenc.models.segments import CALIBRATE, KEY, SegmentModel, head_of, separator_of
+from transenc.models.layout import HEAD, head_of
+from transenc.models.segments import CALIBRATE, SegmentModel, separator_of
 from transenc.models.tokens import Tokens
 from transenc.models.transformer import (
     Transformer,
@@ -99,12 +99,11 @@ class CrossFamily:
         fitted to labels by `calibrate`; a start that has that head keeps it. `pooling` does not concern this family.
         """
         tokenizer = load_tokenizer(start)
-        module: nn.Module
-        if head == "segments":
-            module = _with_segments(start, tokenizer)
-        else:
-            module = load_module(start, "AutoModelForSequenceClassification", num_labels=1)
-            module.config.__dict__.pop("transenc_head", None)  # of a start that had one
+        module = (
+            _with_segments(start, tokenizer)
+            if head == "segments"
+            else load_module(start, "AutoModelForSequenceClassification", num_labels=1)
+        )
         config: Any = module.config
         length = own_length(start, config) if max_length is None else min(max_length, position_limit(config))
         return CrossEncoder(Transformer(module.to(compute.device), tokenizer, length, compute))
@@ -112,8 +111,10 @@ class CrossFamily:
     def load(self, path: Path, *, compute: Compute) -> CrossEncoder:
         """Load a saved cross-encoder of any tool that has one label."""
         tokenizer = load_tokenizer(path)
-        module = _saved_with_segments(path, tokenizer) or load_module(
-            path, "AutoModelForSequenceClassification"
+        module = (
+            load_module(path, "AutoModelForSequenceClassification")
+            if head_of(path) is None
+            else _with_segments(path, tokenizer)
         )
         config: Any = module.config
         if not isinstance(module, SegmentModel) and config.num_labels != 1:
@@ -124,24 +125,18 @@ class CrossFamily:
         return CrossEncoder(Transformer(module.to(compute.device), tokenizer, length, compute))
 
 
-def _with_segments(start: Path, tokenizer: Any) -> SegmentModel:
-    body = load_module(start, "AutoModel")
-    found = head_of(body.config)
+def _with_segments(start: Path, tokenizer: Any) -> nn.Module:
+    body, found = load_module(start, "AutoModel"), head_of(start)
     if found is None:
         return SegmentModel(body, separator_of(tokenizer, start))
     return _restored(body, found, start)
 
 
-def _saved_with_segments(path: Path, tokenizer: Any) -> SegmentModel | None:
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    return _with_segments(path, tokenizer) if KEY in config else None
-
-
-def _restored(body: nn.Module, found: dict[str, Any], path: Path) -> SegmentModel:
+def _restored(body: nn.Module, found: Any, path: Path) -> SegmentModel:
     try:
         numbers = float(found["slope"]), float(found["shift"])
         if found["name"] != "segments" or not np.isfinite(numbers).all():
             raise ValueError(f"head {found['name']!r}, line {numbers}")
         return SegmentModel(body, int(found["separator"]), *numbers)
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path / 'config.json'}: its {KEY} cannot be used: {error}") from error
+        raise DataError(f"{path / 'config.json'}: its {HEAD} cannot be used: {error}") from error

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 # The layout of sentence-transformers 5.2: later majors read it, and so do the servers built on older ones.
 LAYOUT_VERSION = "5.2.0"
+HEAD = "transenc_head"  # in config.json, where the numbers of a segment head stay with the weights
+
+
+def head_of(path: Path) -> Any:
+    """Return what a model directory says of its segment head, or None where it has none."""
+    return json.loads((path / "config.json").read_text(encoding="utf-8")).get(HEAD)
 
 
 def _write(path: Path, value: Any) -> None:
@@ -113,12 +119,10 @@ def save_cross(transformer: Transformer, path: Path, *, card: str, segments: boo
 
 
 def _card(pipeline: str, *, segments: bool = False) -> str:
+    library, tag, more = "sentence-transformers", "- sentence-transformers\n", ""
     if segments:
-        return (
-            f"---\nlibrary_name: transenc\npipeline_tag: {pipeline}\ntags:\n- transenc\n---\n\nMade by transenc, "
-            "whose segment head other tools do not know.\n"
-        )
+        library, tag, more = "transenc", "", ", whose segment head other tools do not know"
     return (
-        f"---\nlibrary_name: sentence-transformers\npipeline_tag: {pipeline}\n"
-        "tags:\n- sentence-transformers\n- transenc\n---\n\nMade by transenc.\n"
+        f"---\nlibrary_name: {library}\npipeline_tag: {pipeline}\ntags:\n{tag}- transenc\n---\n\n"
+        f"Made by transenc{more}.\n"
     )

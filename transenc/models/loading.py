@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transenc import registry
 from transenc.errors import ConfigError
+from transenc.models.layout import HEAD
 from transenc.scorer import Scorer
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ def family_of(path: Path) -> str:
     declared = config.get("transenc_family")  # families of plugins name themselves
     if declared:
         return str(declared)
-    if config.get("transenc_head"):
+    if config.get(HEAD):
         return "cross"
     architectures = config.get("architectures") or [""]
     return "cross" if str(architectures[0]).endswith("ForSequenceClassification") else "bi"

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transenc.errors import ConfigError
+from transenc.models.layout import HEAD
 
-KEY = "transenc_head"  # in config.json, where the head's numbers stay with the weights
 CALIBRATE = 512  # pairs that a new head is fitted to
 LEAST_SLOPE = 1.0
 
@@ -72,12 +72,13 @@ class SegmentModel(nn.Module):
 
     def save_pretrained(self, path: Path, **options: Any) -> None:
         """Write the body, and the line into its config.json."""
-        self.config.transenc_head = {
+        head = {
             "name": "segments",
             "separator": self.separator,
             "slope": self.slope.item(),
             "shift": self.shift.item(),
         }
+        setattr(self.config, HEAD, head)
         self.body.save_pretrained(path, **options)
 
 
@@ -106,12 +107,6 @@ def logistic_line(
         mean = float(np.clip(y.mean(), 0.01, 0.99))
         return slope, float(np.log(mean / (1 - mean)) - slope * centre)
     return slope, float(line[1] - slope * centre)
-
-
-def head_of(config: Any) -> dict[str, Any] | None:
-    """Return what a model's configuration says of a segment head, or None."""
-    found = getattr(config, KEY, None)
-    return dict(found) if isinstance(found, dict) else None
 
 
 def separator_of(tokenizer: Any, start: Path) -> int:

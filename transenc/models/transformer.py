@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from transenc.errors import ConfigError, DataError
 from transenc.models.device import Compute
+from transenc.models.layout import HEAD
 from transenc.models.tokens import (
     CPU_PASS,
     CPU_TOKENS,
@@ -146,6 +147,8 @@ def load_module(path: Path, auto: str, **options: Any) -> nn.Module:
     for name, parameter in module.named_parameters():
         if not torch.isfinite(parameter).all():
             raise DataError(f"{path}: the weight {name} holds NaN or infinity.")
+    # A head is added anew or not at all; what a start says of its own must not be saved with another one.
+    module.config.__dict__.pop(HEAD, None)
     return module.eval()  # type: ignore[no-any-return]
 
 
