@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.cache import fetch, put
+from benchmarks.quality.objectives import read_rows
 from transenc import config, tasks
 from transenc.session import Session
 
@@ -134,17 +135,6 @@ def run(experiment: Experiment, seed: int, asked: argparse.Namespace) -> dict[st
     }
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the finished results; a line cut by a crash is ignored."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
-
-
 def show(results: list[dict[str, Any]]) -> None:
     """Print mean test scores and their deviations over seeds: of the start, of the last models and of those kept."""
     grouped: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -196,7 +186,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="show what would run")
     parser.add_argument("--table", action="store_true", help="show the results and stop")
     asked = parser.parse_args()
-    results = read(asked.results)
+    results = read_rows(asked.results)
     if asked.table:
         show(results)
         return

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from tests.conftest import make_pairs
 from tests.test_single import content
-from tests.tiny import tiny_plm
+from tests.tiny import ARCHITECTURES, tiny_plm
 from transenc.config import build
 from transenc.errors import ConfigError, DataError, Interrupted
 from transenc.export.onnx import export_onnx
@@ -20,7 +20,7 @@ from transenc.models.bi import BiFamily
 from transenc.models.cross import CrossEncoder, CrossFamily
 from transenc.models.device import Compute
 from transenc.models.loading import family_of, load_scorer
-from transenc.models.segments import SegmentModel, logistic_line
+from transenc.models.segments import APART, HIDDEN, SegmentModel, logistic_line
 from transenc.single_stages import distill_to
 
 CPU = Compute("cpu", "fp32")
@@ -35,24 +35,69 @@ def made(plm: Path) -> CrossEncoder:
     return model
 
 
-@pytest.mark.parametrize("arch", ["bert", "roberta"])
-def test_the_logit_is_a_line_over_the_cosine_of_the_segments(arch: str, tmp_path: Path) -> None:
-    """Each pair alone, its sides found by their lengths, as with no padding and no separators to count."""
-    model = made(tiny_plm(tmp_path / "plm", arch))
-    head = model.module
+def by_hand(model: CrossEncoder, left: str, right: str) -> float:
+    """The score of one pair alone, its sides found by their lengths, its mask and positions filled in loops."""
+    head, tokenizer = model.module, model.transformer.tokenizer
     assert isinstance(head, SegmentModel)
-    tokenizer = model.transformer.tokenizer
+    batch = dict(tokenizer(left, right, return_tensors="pt"))
+    length, first = batch["input_ids"].shape[1], len(tokenizer(left)["input_ids"])  # with its separator
+    if head.apart is not None:
+        mask, positions = torch.zeros(1, 1, length, length), torch.zeros(1, length, dtype=torch.long)
+        for i in range(length):
+            positions[0, i] = head.apart.offset + (i if i < first else i - first + head.apart.begin)
+            for j in range(length):
+                if i and j and (i < first) != (j < first):
+                    mask[0, 0, i, j] = -2.0
+        batch |= {"attention_mask": mask, "position_ids": positions}
+    with torch.no_grad():
+        states = head.body.eval()(**batch).last_hidden_state[0]
+    cosine = F.cosine_similarity(states[:first].mean(0), states[first:].mean(0), dim=0)
+    return torch.sigmoid(head.slope * cosine + head.shift).item()
+
+
+@pytest.mark.parametrize("arch", ["bert", "roberta", "mpnet", "deberta-v2"])
+def test_the_logit_is_a_line_over_the_cosine_of_the_segments(arch: str, tmp_path: Path) -> None:
+    model = made(tiny_plm(tmp_path / "plm", arch))
+    assert isinstance(model.module, SegmentModel)
+    assert (model.module.apart is None) == (arch == "deberta-v2")
     pairs = make_pairs(10, seed=3)
-    wanted = []
-    for left, right in pairs.rows():
-        batch = tokenizer(left, right, return_tensors="pt")
-        first = len(tokenizer(left)["input_ids"])  # with its separator
-        with torch.no_grad():
-            states = head.body.eval()(**batch).last_hidden_state[0]
-        cosine = F.cosine_similarity(states[:first].mean(0), states[first:].mean(0), dim=0)
-        wanted.append(torch.sigmoid(head.slope * cosine + head.shift).item())
-    np.testing.assert_allclose(model.score(pairs), wanted, atol=1e-6)
+    wanted = [by_hand(model, left, right) for left, right in pairs.rows()]
+    np.testing.assert_allclose(model.score(pairs), wanted, atol=1e-5)  # in padded batches
     assert np.std(wanted) > 0
+
+
+@pytest.mark.parametrize("arch", [name for name in ARCHITECTURES if name in APART])
+def test_bodies_that_are_told_apart_read_a_first_sentence_as_if_it_were_alone(
+    arch: str, tmp_path: Path
+) -> None:
+    model = made(tiny_plm(tmp_path / "plm", arch))
+    assert isinstance(model.module, SegmentModel)
+    apart, body, tokenizer = model.module.apart, model.module.body.eval(), model.transformer.tokenizer
+    assert apart is not None
+    alone = tokenizer("a man is running", return_tensors="pt")
+    both = tokenizer("a man is running", "two dogs eat", return_tensors="pt")
+    first, length = alone["input_ids"].shape[1], both["input_ids"].shape[1]
+    mask = torch.zeros(1, 1, length, length)
+    mask[:, :, :first, first:] = HIDDEN
+    at = apart.offset + torch.arange(length).unsqueeze(0)
+    with torch.no_grad():
+        states = body(**{**both, "attention_mask": mask, "position_ids": at}).last_hidden_state[0, :first]
+        torch.testing.assert_close(states, body(**alone).last_hidden_state[0], atol=1e-5, rtol=1e-5)
+        one = tokenizer("dogs", return_tensors="pt")["input_ids"]
+        shifted = body(input_ids=one, position_ids=at[:, 1 : 1 + one.shape[1]]).last_hidden_state
+        assert (shifted - body(input_ids=one).last_hidden_state).abs().max() > 1e-3  # positions are read
+
+
+def test_a_head_that_was_saved_without_it_reads_plainly(plm: Path, tmp_path: Path) -> None:
+    made(plm).save(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert config["transenc_head"].pop("apart") == {"across": -2.0, "begin": 1, "offset": 0}
+    (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
+    model = CrossFamily().load(tmp_path / "saved", compute=CPU)
+    assert isinstance(model.module, SegmentModel)
+    assert model.module.apart is None
+    pairs = make_pairs(5, seed=3)
+    np.testing.assert_allclose(model.score(pairs), [by_hand(model, *row) for row in pairs.rows()], atol=2e-6)
 
 
 def test_the_line_is_the_one_of_least_cross_entropy() -> None:
@@ -156,7 +201,7 @@ def test_a_stopped_training_continues_to_the_same_bytes(plm: Path, tmp_path: Pat
     assert content(tmp_path / "out") == content(tmp_path / "plain")
 
 
-@pytest.mark.parametrize("arch", ["bert", "roberta", "deberta-v2"])
+@pytest.mark.parametrize("arch", ["bert", "roberta", "mpnet", "deberta-v2"])
 def test_its_engine_scores_the_same(arch: str, tmp_path: Path) -> None:
     model = made(tiny_plm(tmp_path / "plm", arch))
     report = export_onnx(model, tmp_path / "engine", pairs=make_pairs(8), optimize=True)
@@ -170,7 +215,12 @@ def test_bad_heads_are_named(plm: Path, tmp_path: Path) -> None:
     made(plm).save(tmp_path / "saved")
     path = tmp_path / "saved" / "config.json"
     config = json.loads(path.read_text())
-    for broken in ("segments", {"name": "other"}, {**config["transenc_head"], "slope": None}):
+    for broken in (
+        "segments",
+        {"name": "other"},
+        {**config["transenc_head"], "slope": None},
+        {**config["transenc_head"], "apart": {"across": 1}},
+    ):
         path.write_text(json.dumps({**config, "transenc_head": broken}))
         with pytest.raises(DataError, match=r"config.json: its transenc_head cannot be used"):
             CrossFamily().load(tmp_path / "saved", compute=CPU)

@@ -23,7 +23,7 @@ from transenc.pairs import Pairs
 from transenc.stages.distill import distill_model
 from transenc.stages.label import score_pairs
 from transenc.stages.prime import choose, mean_tokens, prime_model, whitened_embeddings
-from transenc.stages.views import delete_tokens, drop_heads, mask_spans, repeat_tokens, set_dropout
+from transenc.stages.views import delete_tokens, drop_heads, dropout, mask_spans, repeat_tokens
 from transenc.store import Store
 from transenc.training import Fit
 
@@ -91,8 +91,7 @@ def test_deleted_tokens_leave_their_share_and_never_nothing(plm: Path) -> None:
 def test_heads_drop_in_training_alone_and_the_rest_is_scaled(kind: str, tmp_path: Path) -> None:
     model = BiFamily().create(tiny_plm(tmp_path / kind, kind), compute=CPU, max_length=16, pooling="mean")
     tokens, index = model.transformer.tokens(["a dog runs"]), np.zeros(400, np.int64)
-    set_dropout(model.module, 0.0)
-    with torch.no_grad():
+    with torch.no_grad(), dropout(model.module, 0.0):
         plain = model.vectors(tokens, index[:1])
         with drop_heads(model.module, 0.5):
             model.module.eval()
@@ -182,17 +181,38 @@ def test_dropout_makes_two_training_views_differ_and_scoring_is_steady(plm: Path
     with torch.no_grad():
         a, b = model.vectors(tokens, np.array([0, 0]))
         assert not torch.equal(a, b)
-        set_dropout(model.module, 0.0)
-        a, b = model.vectors(tokens, np.array([0, 0]))
+        with dropout(model.module, 0.0):
+            a, b = model.vectors(tokens, np.array([0, 0]))
         assert torch.equal(a, b)
     np.testing.assert_array_equal(model.encode(["a dog runs"]), model.encode(["a dog runs"]))
 
 
-def test_set_dropout_reaches_the_attention(plm: Path) -> None:
+def test_dropout_reaches_the_attention_and_the_own_one_comes_back(plm: Path) -> None:
     module = BiFamily().create(plm, compute=CPU, max_length=16).module
-    set_dropout(module, 0.37)
-    assert {m.p for m in module.modules() if isinstance(m, nn.Dropout)} == {0.37}
-    assert module.config.attention_probs_dropout_prob == 0.37  # type: ignore[union-attr]
+    with dropout(module, 0.37):
+        assert {m.p for m in module.modules() if isinstance(m, nn.Dropout)} == {0.37}
+        assert module.config.attention_probs_dropout_prob == 0.37  # type: ignore[union-attr]
+        with dropout(module, None):
+            assert module.config.hidden_dropout_prob == 0.37  # type: ignore[union-attr]
+    assert {m.p for m in module.modules() if isinstance(m, nn.Dropout)} == {0.1}
+    assert module.config.attention_probs_dropout_prob == 0.1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("p", "same"), [(0.0, True), (None, False)])
+@pytest.mark.parametrize("family", ["bi", "cross"])
+def test_without_dropout_nothing_random_is_left_in_a_step(plm: Path, family: str, p: Any, same: bool) -> None:
+    silver = make_pairs(8).with_scores(np.linspace(0, 1, 8))
+    objective = "cosine_mse" if family == "bi" else "soft_bce"
+    settings = DistillSettings(objective=objective, batch_size=16, dropout=p, learning_rate=1e-3)
+    trained = []
+    for stage in ("one", "another"):  # other seeds of the steps; all pairs are one batch
+        torch.manual_seed(0)
+        create = BiFamily().create if family == "bi" else CrossFamily().create
+        model: Any = create(plm, compute=CPU, max_length=16)
+        distill_model(model, silver, settings, fitting(settings, stage))
+        assert model.module.config.hidden_dropout_prob == 0.1
+        trained.append(model.score(silver))
+    assert np.allclose(*trained, atol=1e-6) == same
 
 
 def test_too_many_sentences_are_sampled_by_seed() -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from transenc.errors import ConfigError
 from transenc.registry import did_you_mean
 
+DEFAULT_RECIPE = "best"
 # Names and sources; the functions are in objectives.py, which needs torch.
 OBJECTIVES = {
     "soft_bce": "binary cross-entropy of logits with soft labels (Trans-Encoder, section 2.2)",
@@ -84,6 +85,9 @@ class FitSettings(Frozen):
         "none",
         description="Weights that are scored and kept: none, ema:DECAY, or last:SHARE of the steps' mean.",
     )
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="Dropout while training; null keeps the model's own."
+    )
     keep_start: bool = Field(
         False,
         description="Let the weights that training starts from be a candidate too, on development data.",
@@ -107,9 +111,6 @@ class PrimeSettings(FitSettings):
     weight_decay: float = Field(0.0, ge=0, description="AdamW decay.")
     max_length: int = Field(32, ge=4, description="Tokens a sentence is cut to, kept with the saved model.")
     temperature: float = Field(0.05, gt=0, description="Softmax temperature of the contrastive loss.")
-    dropout: float | None = Field(
-        None, ge=0, lt=1, description="Dropout of the two views; null keeps the model's own."
-    )
     head: bool = Field(
         True, description="Train through a dense+tanh head that is dropped afterwards (SimCSE)."
     )
@@ -258,7 +259,7 @@ class Settings(Frozen):
     evaluate: tuple[str, ...] = Field(
         (), description="Tasks or scored files that models are tested on; none: the task's own."
     )
-    recipe: str = Field("self", description="Named settings shipped with transenc.")
+    recipe: str = Field(DEFAULT_RECIPE, description="Named settings shipped with transenc.")
     cycles: int = Field(3, ge=0, le=100, description="Rounds of bi -> cross -> bi; 0 only after gold labels.")
     select: Literal["dev", "last", "agreement"] = Field(
         "dev",

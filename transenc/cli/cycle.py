@@ -29,7 +29,7 @@ def cycle(
         list[str] | None,
         typer.Option(help="Task or scored file to test on, instead of the task's own; repeat for several."),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Named settings; default: self.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Named settings; default: best.")] = None,
     gold: Annotated[
         str | None,
         typer.Option(
@@ -123,7 +123,9 @@ def cycle(
         user["task"] = "sts"
     name = user.get("task")
     metric = tasks.get(str(name)).metric if name else None
-    layers = settings_module.recipe_layers(str(user.get("recipe", "self")), task=name, metric=metric)
+    layers = settings_module.recipe_layers(
+        str(user.get("recipe", settings_module.DEFAULT_RECIPE)), task=name, metric=metric
+    )
     layers.append(own_settings(user["plm"] if isinstance(user["plm"], list) else [str(user["plm"])]))
     settings = settings_module.build(settings_module.merge(*layers, user))
 

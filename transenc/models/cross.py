@@ -15,7 +15,7 @@ from transenc.errors import DataError
 from transenc.models import layout
 from transenc.models.device import Compute
 from transenc.models.layout import HEAD, head_of
-from transenc.models.segments import CALIBRATE, SegmentModel, separator_of
+from transenc.models.segments import CALIBRATE, Apart, SegmentModel, apart_of, separator_of
 from transenc.models.tokens import Tokens
 from transenc.models.transformer import (
     Transformer,
@@ -128,15 +128,16 @@ class CrossFamily:
 def _with_segments(start: Path, tokenizer: Any) -> nn.Module:
     body, found = load_module(start, "AutoModel"), head_of(start)
     if found is None:
-        return SegmentModel(body, separator_of(tokenizer, start))
+        return SegmentModel(body, separator_of(tokenizer, start), apart_of(body.config, tokenizer))
     return _restored(body, found, start)
 
 
 def _restored(body: nn.Module, found: Any, path: Path) -> SegmentModel:
     try:
-        numbers = float(found["slope"]), float(found["shift"])
-        if found["name"] != "segments" or not np.isfinite(numbers).all():
-            raise ValueError(f"head {found['name']!r}, line {numbers}")
-        return SegmentModel(body, int(found["separator"]), *numbers)
+        numbers, told = [float(found["slope"]), float(found["shift"])], found.get("apart")
+        apart = told and Apart(float(told["across"]), int(told["begin"]), int(told["offset"]))
+        if found["name"] != "segments" or not np.isfinite([*numbers, apart.across if apart else 0.0]).all():
+            raise ValueError(f"head {found['name']!r}, line {numbers}, apart {told}")
+        return SegmentModel(body, int(found["separator"]), apart or None, *numbers)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path / 'config.json'}: its {HEAD} cannot be used: {error}") from error

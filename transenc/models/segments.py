@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,28 @@ from torch import Tensor, nn
 
 from transenc.errors import ConfigError
 from transenc.models.layout import HEAD
+from transenc.models.transformer import position_offset
 
 CALIBRATE = 512  # pairs that a new head is fitted to
 LEAST_SLOPE = 1.0
+ACROSS = -2.0  # of 0, -2 and -inf: the first reads too much at once, the last nothing (docs/objectives.md)
+HIDDEN = -1e4  # what padding gets; fp16 can hold it
+# Architectures that read an additive (batch, 1, length, length) mask and absolute positions: tests compare the states
+# of a first sentence that sees no second one with those of that sentence alone.
+APART = ("bert", "electra", "albert", "distilbert", "roberta", "xlm-roberta", "camembert", "mpnet")
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How a body reads two sentences in one sequence nearly as it reads each alone.
+
+    across: added to the attention logits between them; the first token belongs to both. begin: position of the second
+    segment's first token, so that its words stand where they would alone. offset: position id of position 0.
+    """
+
+    across: float
+    begin: int
+    offset: int
 
 
 class SegmentModel(nn.Module):
@@ -24,13 +44,22 @@ class SegmentModel(nn.Module):
 
     A classifier's head begins at random and needs thousands of pairs before it compares sentences. This one begins
     near what the body knows already, as pretrained vectors of similar sentences have high cosines, and attention
-    across the sentences does the rest. separator: the id of the token that ends the first sentence.
+    across the sentences does the rest. separator: the id of the token that ends the first sentence. apart: None for a
+    body that reads them like any pair.
     """
 
-    def __init__(self, body: Any, separator: int, slope: float | None = None, shift: float = 0.0) -> None:
+    def __init__(
+        self,
+        body: Any,
+        separator: int,
+        apart: Apart | None = None,
+        slope: float | None = None,
+        shift: float = 0.0,
+    ) -> None:
         super().__init__()
         self.body = body
         self.separator = separator
+        self.apart = apart
         self.fresh = slope is None
         self.slope = nn.Parameter(torch.tensor(LEAST_SLOPE if slope is None else slope))
         self.shift = nn.Parameter(torch.tensor(shift))
@@ -46,14 +75,33 @@ class SegmentModel(nn.Module):
 
     def cosines(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
         """Return the (batch,) float32 cosines; the first segment ends with the first separator."""
-        states = self.body(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
         ends = (input_ids == self.separator).long()
         first = (torch.cumsum(ends, 1) - ends == 0).long() * attention_mask
+        second = attention_mask - first
+        if self.apart is not None:
+            at = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
+            restarted = at - first.sum(1, keepdim=True) + self.apart.begin
+            inputs["position_ids"] = torch.where(second.bool(), restarted, at) + self.apart.offset
+            seen = self._mask(first, second)
+        else:
+            seen = attention_mask
+        states = self.body(input_ids=input_ids, attention_mask=seen, **inputs).last_hidden_state
         means = []
-        for part in (first, attention_mask - first):
+        for part in (first, second):
             weights = part.unsqueeze(-1).float()
             means.append((states.float() * weights).sum(1) / weights.sum(1).clamp(min=1.0))
         return F.cosine_similarity(*means)
+
+    def _mask(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return what is added to the attention logits, (batch, 1, length, length)."""
+        assert self.apart is not None
+        # The first token is where the body gathers a whole sequence, so it hears both sides and both hear it.
+        one, other = first.clone(), second.clone()
+        one[:, 0] = 0
+        across = one.unsqueeze(2) * other.unsqueeze(1) + other.unsqueeze(2) * one.unsqueeze(1)
+        hidden = (1 - first - second).unsqueeze(1)
+        dtype = next(self.body.parameters()).dtype
+        return (across.to(dtype) * self.apart.across + hidden.to(dtype) * HIDDEN).unsqueeze(1)
 
     def forward(self, **batch: Tensor) -> Any:
         """Return an object with (batch, 1) `logits`, as a sequence classifier does."""
@@ -77,6 +125,7 @@ class SegmentModel(nn.Module):
             "separator": self.separator,
             "slope": self.slope.item(),
             "shift": self.shift.item(),
+            "apart": None if self.apart is None else asdict(self.apart),
         }
         setattr(self.config, HEAD, head)
         self.body.save_pretrained(path, **options)
@@ -117,3 +166,12 @@ def separator_of(tokenizer: Any, start: Path) -> int:
             "Use distill.cross.head=classifier."
         )
     return int(tokenizer.sep_token_id)
+
+
+def apart_of(config: Any, tokenizer: Any) -> Apart | None:
+    """Return how a new segment head lets a body read, or None where the architecture cannot be told."""
+    if config.model_type not in APART:
+        return None
+    ids = tokenizer("a", "a")["input_ids"]
+    between = ids.count(tokenizer.sep_token_id) - 1  # the RoBERTa line puts two separators there
+    return Apart(ACROSS, 2 - between, position_offset(config))

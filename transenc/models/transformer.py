@@ -175,13 +175,13 @@ def quiet() -> Iterator[None]:
 def position_limit(config: Any) -> int:
     """Return how many tokens the model has positions for."""
     positions = int(getattr(config, "max_position_embeddings", 512) or 512)
-    # The RoBERTa line counts positions from pad_token_id + 1.
-    offset = (
-        2
-        if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm")
-        else 0
-    )
-    return positions - offset
+    return positions - position_offset(config)
+
+
+def position_offset(config: Any) -> int:
+    """Return the position id of a sequence's first token: the RoBERTa line counts from pad_token_id + 1."""
+    line = ("roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm")
+    return 2 if config.model_type in line else 0
 
 
 def own_length(path: Path, config: Any) -> int:

@@ -12,6 +12,7 @@ from transenc.models.bi import BiEncoder
 from transenc.models.cross import CrossEncoder
 from transenc.objectives import PAIR_OBJECTIVES
 from transenc.pairs import Index, Pairs, join
+from transenc.stages.views import dropout
 from transenc.training import Fit, Fitted, fit
 
 
@@ -63,4 +64,5 @@ def distill_model(
         return objective.loss(outputs, wanted)
 
     run.changed = student.transformer.changed
-    return fit(student.module, len(silver), loss_of, run)
+    with dropout(student.module, settings.dropout):
+        return fit(student.module, len(silver), loss_of, run)

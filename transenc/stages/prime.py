@@ -18,7 +18,7 @@ from transenc.models.tokens import Tokens
 from transenc.objectives import cosine_matrix_mse, info_nce, nt_xent
 from transenc.pairs import Index
 from transenc.seeds import derive
-from transenc.stages.views import delete_tokens, drop_heads, mask_spans, repeat_tokens, set_dropout
+from transenc.stages.views import delete_tokens, drop_heads, dropout, mask_spans, repeat_tokens
 from transenc.training import Fit, Fitted, fit
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,6 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
     torch.manual_seed(derive(run.seed, run.stage, "head"))
     dim = int(encoder.module.config.hidden_size)  # type: ignore[union-attr, arg-type]
     head = nn.Sequential(nn.Linear(dim, dim), nn.Tanh()) if settings.head else nn.Identity()
-    if settings.dropout is not None:
-        set_dropout(encoder.module, settings.dropout)
     module = nn.ModuleDict({"encoder": encoder.module, "head": head.to(run.compute.device)})
     tokens = encoder.transformer.tokens(chosen)
     loss = nt_xent if settings.method.startswith("mirror") else info_nce
@@ -74,7 +72,7 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
             )
         return loss(head(first), head(second), settings.temperature)
 
-    with drop_heads(encoder.module, settings.drop_heads):
+    with dropout(encoder.module, settings.dropout), drop_heads(encoder.module, settings.drop_heads):
         return fit(module, len(chosen), loss_of, run)
 
 

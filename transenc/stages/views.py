@@ -93,19 +93,35 @@ def _resized(tokens: Tokens, index: Index, special: Sequence[int], counts: Any) 
     return Tokens(np.concatenate(ids), np.concatenate(types), np.concatenate([[0], np.cumsum(lengths)]))
 
 
-def set_dropout(module: nn.Module, p: float) -> None:
-    """Set every dropout of a model, also the attention's, to `p`."""
+@contextmanager
+def dropout(module: nn.Module, p: float | None) -> Iterator[None]:
+    """Set every dropout of a model, also the attention's, to `p` for the block; None leaves them as they are.
+
+    The model's own are back after it, so that a saved model trains later as its PLM would.
+    """
     config: Any = module.config
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
-        if hasattr(config, name):
-            setattr(config, name, p)
-    for part in module.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = p
-        elif isinstance(getattr(part, "dropout_prob", None), float):
-            part.dropout_prob = p  # type: ignore[assignment]
-        elif isinstance(getattr(part, "attention_dropout", None), float):
-            part.attention_dropout = p  # type: ignore[assignment]
+    places: list[tuple[Any, str]] = []
+    if p is not None:
+        named = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+        places += [(config, name) for name in named if hasattr(config, name)]
+        for part in module.modules():
+            if isinstance(part, nn.Dropout):
+                places.append((part, "p"))
+            else:
+                held = (
+                    n
+                    for n in ("dropout_prob", "attention_dropout")
+                    if isinstance(getattr(part, n, None), float)
+                )
+                places += [(part, name) for name in held]
+    before = [(place, name, getattr(place, name)) for place, name in places]
+    for place, name in places:
+        setattr(place, name, p)
+    try:
+        yield
+    finally:
+        for place, name, own in before:
+            setattr(place, name, own)
 
 
 @contextmanager

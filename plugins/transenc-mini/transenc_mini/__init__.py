@@ -18,8 +18,8 @@ CARD = (
 SETTINGS = {
     "prime": {"method": "whitening", "learning_rate": 5e-4, "max_sentences": 20_000},
     "distill": {
-        "cross": {"start": "primed", "head": "segments", "learning_rate": 3e-4},
-        "bi": {"learning_rate": 3e-4},
+        "cross": {"start": "primed", "head": "segments", "learning_rate": 3e-4, "dropout": 0.0},
+        "bi": {"learning_rate": 3e-4, "dropout": 0.0},
     },
 }
 
