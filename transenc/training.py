@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from transenc.averaging import Average, Weights
 from transenc.errors import DataError
+from transenc.gradients import RowGradients
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
 from transenc.pairs import Index
@@ -100,6 +101,7 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     steps = per_epoch * settings.epochs
     last = steps if run.limit is None else max(1, math.ceil(run.limit * steps))
     optimizer = adamw(module, settings)
+    embeddings = RowGradients(module)
     result, best = Fitted(limit=last), None
     average = Average(settings.average, steps)
     done = 0
@@ -125,10 +127,11 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         torch.manual_seed(derive(run.seed, run.stage, "step", step))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, settings)
-        with run.compute.autocast():
+        with run.compute.autocast(), embeddings.sparse():
             loss = loss_of(index)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        embeddings.gather()
         torch.nn.utils.clip_grad_norm_(module.parameters(), settings.max_grad_norm)
         optimizer.step()
         average.update(module, step + 1)
