@@ -20,7 +20,10 @@ class RowGradients:
 
     def __init__(self, module: nn.Module) -> None:
         found = [m for m in module.modules() if isinstance(m, nn.Embedding) and m.weight.requires_grad]
-        self.tables = [m for m in found if m.weight.numel() >= LARGE and not m.sparse]
+        # On a GPU new memory is cheap, and adding by rows would come out in another order each time.
+        self.tables = [
+            m for m in found if m.weight.numel() >= LARGE and not m.sparse and m.weight.device.type == "cpu"
+        ]
         self.buffers: dict[Tensor, tuple[Tensor, Tensor]] = {}
 
     @contextmanager

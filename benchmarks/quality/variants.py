@@ -16,6 +16,9 @@ CROSS: dict[str, list[str]] = {
     "primed": _cross(),
     "segments": _cross("distill.cross.head=segments"),
     "segments lr 1e-4": _cross("distill.cross.head=segments", "distill.cross.learning_rate=1e-4"),
+    "segments, no dropout": _cross(
+        "distill.cross.head=segments", "distill.cross.learning_rate=5e-5", "distill.cross.dropout=0.0"
+    ),
     "primed cosine_mse": _cross("distill.cross.objective=cosine_mse"),
     "primed cosent": _cross("distill.cross.objective=cosent"),
     "primed listnet": _cross("distill.cross.objective=listnet"),
@@ -39,6 +42,7 @@ BI: dict[str, list[str]] = {
     "ema": ["distill.bi.average=ema:0.99"],
     "last": ["distill.bi.average=last:0.3"],
     "lr 2e-5": ["distill.bi.learning_rate=2e-5"],
+    "no dropout": ["distill.bi.dropout=0.0"],
     "cosent": ["distill.bi.objective=cosent"],
     "angle": ["distill.bi.objective=angle"],
     "listnet": ["distill.bi.objective=listnet"],
