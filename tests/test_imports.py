@@ -35,6 +35,7 @@ LAYERS = [
         "transenc.models",
         "transenc.objectives",
         "transenc.averaging",
+        "transenc.gradients",
         "transenc.training",
     ],
     [
