@@ -10,7 +10,6 @@ their run directory. `--list` shows what would run.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import re
 import time
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.cache import fetch, put
-from benchmarks.quality.objectives import read_rows
+from benchmarks.quality.objectives import append_row, read_rows
 from transenc import config, tasks
 from transenc.session import Session
 
@@ -209,8 +208,7 @@ def main() -> None:
         pool.write_text("\n".join(dict.fromkeys(sentences)) + "\n", encoding="utf-8")
     for experiment, seed in left:
         result = run(experiment, seed, asked)
-        with asked.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result, ensure_ascii=False) + "\n")
+        append_row(asked.results, result)
         print(f"{experiment.name}, seed {seed}: {result['best']} in {result['seconds']:.0f} s", flush=True)
 
 

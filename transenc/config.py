@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from transenc.errors import ConfigError
 from transenc.registry import did_you_mean
 
-DEFAULT_RECIPE = "best"
+DEFAULT_RECIPE = "best"  # of `transenc cycle`
+
 # Names and sources; the functions are in objectives.py, which needs torch.
 OBJECTIVES = {
     "soft_bce": "binary cross-entropy of logits with soft labels (Trans-Encoder, section 2.2)",
@@ -259,7 +260,9 @@ class Settings(Frozen):
     evaluate: tuple[str, ...] = Field(
         (), description="Tasks or scored files that models are tested on; none: the task's own."
     )
-    recipe: str = Field(DEFAULT_RECIPE, description="Named settings shipped with transenc.")
+    recipe: str = Field(
+        "self", description="Named settings shipped with transenc."
+    )  # whose values the defaults are
     cycles: int = Field(3, ge=0, le=100, description="Rounds of bi -> cross -> bi; 0 only after gold labels.")
     select: Literal["dev", "last", "agreement"] = Field(
         "dev",
@@ -361,7 +364,7 @@ def recipe_layers(name: str, *, task: str | None, metric: str | None) -> list[di
     like = raw.pop("like", None)
     inherited = recipe_layers(like, task=task, metric=metric) if like else []
     raw.pop("students", None)
-    return [*inherited, raw, by_metric.get(metric, {}), by_task.get(task, {})]
+    return [*inherited, {**raw, "recipe": name}, by_metric.get(metric, {}), by_task.get(task, {})]
 
 
 def check_students(recipe: str, plms: Sequence[str]) -> None:

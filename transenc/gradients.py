@@ -24,6 +24,7 @@ class RowGradients:
         self.tables = [
             m for m in found if m.weight.numel() >= LARGE and not m.sparse and m.weight.device.type == "cpu"
         ]
+        self.weights = list(dict.fromkeys(table.weight for table in self.tables))  # tables may share one
         self.buffers: dict[Tensor, tuple[Tensor, Tensor]] = {}
 
     @contextmanager
@@ -39,7 +40,7 @@ class RowGradients:
 
     def gather(self) -> None:
         """Replace sparse gradients by dense ones of the same values; call it after each backward pass."""
-        for weight in {table.weight: None for table in self.tables}:
+        for weight in self.weights:
             if weight.grad is None or not weight.grad.is_sparse:
                 continue  # not used in this step, or used otherwise too
             rows, values = weight.grad._indices()[0], weight.grad._values()
