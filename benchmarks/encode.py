@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks import peers
 from benchmarks.common import Floats, Row, computes, main, minilm, sentences, spearman
 from benchmarks.inference import measure
 from transenc.models.bi import BiFamily
 from transenc.models.device import Compute
-from transenc.models.tokens import CPU_TOKENS, chunks
+from transenc.models.tokens import chunks
 
 QUICK, FULL = 2_000, 10_000
 
@@ -21,8 +22,13 @@ def run(size: int) -> list[Row]:
     """Encode `size` sentences each way."""
     texts = sentences(size)
     path = minilm()
-    lengths = BiFamily().load(path, compute=computes()[0]).transformer.tokens(texts).lengths
-    padded = sum(len(c) * lengths[c].max() for c in chunks(lengths, CPU_TOKENS))
+    transformer = BiFamily().load(path, compute=computes()[-1]).transformer
+    lengths = transformer.tokens(texts).lengths
+    with torch.inference_mode():
+        padded = sum(
+            len(c) * lengths[c].max()
+            for c in chunks(lengths, transformer.budget, pass_cost=transformer.pass_cost)
+        )
 
     def ours(compute: Compute) -> Callable[[], Any]:
         model = BiFamily().load(path, compute=compute)

@@ -30,7 +30,7 @@ def measure(
         sides = {"ours": ours(compute), "theirs": peer(compute.device, precision=compute.precision)}
         if compute.precision == "bf16":
             sides["default"] = peer(compute.device)
-        seconds, results = in_turn(sides)
+        seconds, results = in_turn(sides, rounds=5)
         if plain is None:
             plain = np.asarray(results["theirs"], np.float32)
         agreement = f"against its fp32: {agree(results['ours'], plain)}{no_bf16()}"

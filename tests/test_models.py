@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transenc.models.bi import BiFamily, pool
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
 from transenc.models.loading import family_of, load_scorer
+from transenc.models.packed import PackedLinear, pack
 from transenc.models.tokens import chunks, collate, tokenize
 from transenc.pairs import Pairs
 
@@ -109,6 +111,19 @@ def test_a_saved_bi_encoder_is_a_plain_transformers_model(plm: Path, tmp_path: P
         states = peer(**batch).last_hidden_state[:, 0]
     theirs = torch.nn.functional.normalize(states, dim=-1).numpy()
     np.testing.assert_allclose(model.encode(list(pairs.sentences)), theirs, atol=1e-6)
+
+
+@pytest.mark.skipif(Compute.choose("cpu").precision != "bf16", reason="needs a CPU that multiplies bf16 fast")
+def test_packed_linear_layers_score_as_the_plain_ones_do(family: Any, plm: Path) -> None:
+    pairs, model = make_pairs(30), family.create(plm, compute=Compute("cpu", "bf16"), max_length=32)
+    packed = model.score(pairs)
+    module = model.transformer._scoring_module()
+    assert any(isinstance(part, PackedLinear) for part in module.modules())
+    assert not any(isinstance(part, PackedLinear) for part in model.module.modules())
+    plain = copy.deepcopy(model.module).to(torch.bfloat16)
+    assert pack(plain, Compute("cuda", "bf16")) is plain  # another device keeps its layers
+    model.transformer._copy = plain
+    np.testing.assert_allclose(model.score(pairs), packed, atol=1e-2)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

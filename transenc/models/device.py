@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from transenc.errors import MachineError
 
@@ -53,11 +55,16 @@ class Compute:
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """Return the context in which a training forward runs."""
-        if self.precision == "bf16":
-            return torch.autocast(self.kind, dtype=torch.bfloat16)
-        return nullcontext()
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Run a training forward for the block."""
+        if self.precision != "bf16":
+            yield
+            return
+        # In bf16 on a CPU, short sequences go back through plain products in half the time of fused attention.
+        plain = sdpa_kernel(SDPBackend.MATH) if self.kind == "cpu" else nullcontext()
+        with torch.autocast(self.kind, dtype=torch.bfloat16), plain:
+            yield
 
 
 def _fast_bf16(device: str) -> bool:

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from transenc.errors import ConfigError
 from transenc.models.device import Compute
-from transenc.models.tokens import chunks, collate
+from transenc.models.tokens import CPU_TOKENS, chunks, collate
 from transenc.models.transformer import Transformer, load_module, load_tokenizer, own_length
 
 STARTS = ("Ġ", "▁")  # how byte-level and SentencePiece vocabularies write the space before a word
@@ -54,8 +54,10 @@ class MaskedLM:
         words, whole = self.vocabulary
         module: Any = transformer.module
         names = transformer.tokenizer.model_input_names
+        # A logit for every word at every token: more tokens at a time would take gigabytes.
+        budget = min(transformer.budget, CPU_TOKENS)
         with torch.inference_mode(), transformer.compute.autocast():
-            for index in chunks(tokens.lengths, transformer.budget):
+            for index in chunks(tokens.lengths, budget):
                 raw = collate(tokens, index, pad_id=transformer.pad_id, names=names)
                 batch = {key: transformer.compute.put(value) for key, value in raw.items()}
                 rows, columns = np.nonzero(raw["input_ids"] == mask_id)

@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-# Tokens a forward pass holds, padding included. On a CPU small batches stay in cache; a GPU wants to be
-# filled.
+# Tokens a forward pass holds, padding included. On a CPU small batches stay in cache; a GPU wants to be filled, and
+# so do a CPU's bf16 units.
 CPU_TOKENS = 1024
 CPU_TRAINING_TOKENS = 512
+CPU_BF16_TOKENS = 4096
+CPU_BF16_TRAINING_TOKENS = 1024
 GPU_TOKENS = 65536
-# What starting a forward pass costs, in tokens of work. On a CPU 16 leaves 2 % of padding in a batch of 128 pairs and
-# 6 % in one of 32 (STS), as first-fit packing into rows does; on a GPU it is an estimate, never measured.
+# What starting a forward pass costs, in tokens of work: padding is taken where it is cheaper. In fp32 on a CPU 16
+# leaves 2 % of padding in a batch of 128 pairs and 6 % in one of 32 (STS), as first-fit packing into rows does. In
+# bf16 a token costs a quarter and a pass the same (docs/speed.md). On a GPU it is an estimate, never measured.
 CPU_PASS = 16
+CPU_BF16_PASS = 96
 GPU_PASS = 2048
 
 

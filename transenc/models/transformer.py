@@ -19,7 +19,11 @@ from torch import Tensor, nn
 from transenc.errors import ConfigError, DataError
 from transenc.models.device import Compute
 from transenc.models.layout import HEAD
+from transenc.models.packed import pack
 from transenc.models.tokens import (
+    CPU_BF16_PASS,
+    CPU_BF16_TOKENS,
+    CPU_BF16_TRAINING_TOKENS,
     CPU_PASS,
     CPU_TOKENS,
     CPU_TRAINING_TOKENS,
@@ -55,7 +59,16 @@ class Transformer:
         """Return how many tokens one forward pass may hold."""
         if self.compute.kind != "cpu":
             return GPU_TOKENS
+        if self.compute.precision == "bf16":
+            return CPU_BF16_TRAINING_TOKENS if torch.is_grad_enabled() else CPU_BF16_TOKENS
         return CPU_TRAINING_TOKENS if torch.is_grad_enabled() else CPU_TOKENS
+
+    @property
+    def pass_cost(self) -> int:
+        """Return what one more forward pass costs, in tokens of work."""
+        if self.compute.kind != "cpu":
+            return GPU_PASS
+        return CPU_BF16_PASS if self.compute.precision == "bf16" else CPU_PASS
 
     def rows(self, head: Head, tokens: Tokens, index: Index, *, module: nn.Module | None = None) -> Tensor:
         """Run the sequences at `index` and return one row each, in that order.
@@ -65,8 +78,7 @@ class Transformer:
         """
         module = self.module if module is None else module
         parts, order = [], []
-        pass_cost = CPU_PASS if self.compute.kind == "cpu" else GPU_PASS
-        for chunk in chunks(tokens.lengths[index], self.budget, pass_cost=pass_cost):
+        for chunk in chunks(tokens.lengths[index], self.budget, pass_cost=self.pass_cost):
             arrays = collate(tokens, index[chunk], pad_id=self.pad_id, names=self.tokenizer.model_input_names)
             batch = {name: self.compute.put(array) for name, array in arrays.items()}
             parts.append(head(module, batch))
@@ -93,7 +105,7 @@ class Transformer:
         if self.compute.precision == "fp32":
             return self.module
         if self._copy is None:  # one cast of the weights instead of one a batch, as autocast would do
-            self._copy = copy.deepcopy(self.module).to(torch.bfloat16)
+            self._copy = pack(copy.deepcopy(self.module).to(torch.bfloat16), self.compute)
         return self._copy
 
     def changed(self) -> None:
