@@ -15,7 +15,8 @@ from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
 from transenc.models.intake import resolve
 from transenc.pairs import Pairs
-from transenc.runner import Runner, record
+from transenc.record import record
+from transenc.runner import Runner
 from transenc.stages.context import Context
 from transenc.store import Store
 

@@ -89,7 +89,8 @@ def test_evaluate_without_a_model_takes_the_newest_run_and_names_it(place: Path,
 def test_evaluate_of_the_run_repeats_the_table_of_the_cycle(place: Path, run: Any) -> None:
     best = json.loads(Path("runs/tiny-demo/best/bi/best.json").read_text())
     recorded = json.loads(Path(f"runs/tiny-demo/evaluate/{best['model']}/evaluate.json").read_text())
-    row = json.loads(run("evaluate", "demo", "--json", "--model", "runs/tiny-demo/best/bi").out)
+    options = ["--json", "--precision", "fp32", "--model", "runs/tiny-demo/best/bi"]
+    row = json.loads(run("evaluate", "demo", *options).out)
     assert row["value"] == pytest.approx(recorded["tests"]["demo"], abs=1e-6)
 
 
@@ -192,9 +193,8 @@ def test_export_and_its_engines_work_wherever_a_scorer_does(place: Path, run: An
     assert shown.code == 0, shown.err
     for family in ("bi", "cross"):
         engine, model = str(tmp_path / "engines" / family), f"runs/tiny-demo/best/{family}"
-        values = [
-            json.loads(run("evaluate", "demo", "--json", "--model", m).out)["value"] for m in (engine, model)
-        ]
+        options = ["--json", "--precision", "fp32", "--model"]
+        values = [json.loads(run("evaluate", "demo", *options, m).out)["value"] for m in (engine, model)]
         assert values[0] == pytest.approx(values[1], abs=1e-4)
     write_pairs(make_pairs(5), tmp_path / "pairs.tsv")
     shown = run(

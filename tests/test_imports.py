@@ -48,7 +48,14 @@ LAYERS = [
         "transenc.gold_plan",
         "transenc.gold",
     ],
-    ["transenc.inputs", "transenc.runner", "transenc.parallel", "transenc.single", "transenc.repeats"],
+    [
+        "transenc.inputs",
+        "transenc.record",
+        "transenc.runner",
+        "transenc.parallel",
+        "transenc.single",
+        "transenc.repeats",
+    ],
     ["transenc.session", "transenc.single_stages"],
     ["transenc.cli", "transenc.__main__"],
 ]

@@ -13,7 +13,7 @@ from transenc.errors import ConfigError, Interrupted
 from transenc.interrupt import StopFlag
 from transenc.metrics import auc
 from transenc.readers import read_pairs
-from transenc.runner import record
+from transenc.record import record
 from transenc.scorer import mean, weighted_mean
 from transenc.stages.balance import dev_weights, imbalance
 

@@ -13,7 +13,7 @@ from tests.runs import content, run_small, small_runner
 from transenc.errors import ConfigError, DamagedError, Interrupted
 from transenc.interrupt import StopFlag
 from transenc.readers import read_pairs
-from transenc.runner import differences, record
+from transenc.record import differences, record
 
 
 @pytest.fixture(scope="module")

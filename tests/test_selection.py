@@ -13,7 +13,7 @@ from tests.runs import content, run_small, small_runner
 from transenc.errors import Interrupted
 from transenc.interrupt import StopFlag
 from transenc.pairs import Pairs
-from transenc.runner import record
+from transenc.record import record
 
 LABEL_FREE: dict[str, Any] = {"select": "agreement", "held_out": 0.25}
 TRIALS: dict[str, Any] = {"distill": {"cross": {"trials": 3, "trial_share": 0.4}}}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import platform
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -17,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from transenc import __version__, registry, tasks
-from transenc.agreement import Candidate, agreement, choose, held_out
+from transenc import tasks
+from transenc.agreement import agreement, held_out
 from transenc.augmenters import Fill
 from transenc.config import DistillSettings, FitSettings, PrimeSettings
 from transenc.cycle import Stage, batches
-from transenc.errors import ConfigError, DamagedError, DataError
+from transenc.errors import DamagedError, DataError
 from transenc.gold_plan import GOLD
 from transenc.metrics import METRICS
 from transenc.models.bi import BiEncoder
@@ -42,8 +40,9 @@ from transenc.stages.label import CHECKPOINT_SECONDS, score_pairs
 from transenc.stages.mix import histogram, mix_pairs
 from transenc.stages.prime import prime_model, save_history
 from transenc.stages.readable import check_readable
+from transenc.stages.select import choose_by, choose_by_agreement
 from transenc.stages.trials import try_seeds
-from transenc.store import Checkpoints, canonical, fingerprint, manifest, write_file
+from transenc.store import Checkpoints, canonical, fingerprint, manifest
 from transenc.training import Fit, Fitted
 
 logger = logging.getLogger(__name__)
@@ -438,50 +437,16 @@ class Runner:
         return {"metrics": metrics, "tests": values, "average_precision": precision, "average": average}
 
     def _select(self, stage: Stage, out: Path, identity: str) -> Info:
-        if stage.settings["by"] == "agreement":
-            return self._select_by_agreement(stage)
-        chosen: dict[str, dict[str, Any]] = {}
-        for name in stage.needs:
-            facts = self.info(name, kind_of(name))
-            key = f"{facts['family']}/{facts['student']}"
-            best = chosen.get(key)
-            better = best is None or stage.settings["by"] == "last"
-            if best is not None and stage.settings["by"] == "dev":
-                better = facts["dev"] > best["dev"]  # an equal later model does not replace an earlier one
-            if better:
-                chosen[key] = {"model": name, "cycle": facts["cycle"], "dev": facts["dev"]}
-        return {"by": stage.settings["by"], "chosen": chosen}
-
-    def _select_by_agreement(self, stage: Stage) -> Info:
+        by = stage.settings["by"]
         models = [name for name in stage.needs if not name.startswith("agreement/")]
-        candidates = []
-        noise: dict[str, float] = {}
-        for name in models:
-            facts, judged = self.info(name, kind_of(name)), self.info(f"agreement/{name}", "agree")
-            student = facts["student"]
-            if judged["labels"] is None:
-                noise[student] = judged["noise"]
-            tuned = self.context.plms[student].tuned
-            # A tuned start is replaced only by models as near to their labels as it is to itself under dropout, a raw
-            # one by any that learnt more of them than words in common tell.
-            needed = noise[student] if tuned else judged["words"]
-            candidates.append(
-                Candidate(
-                    name, student, facts["family"], facts["cycle"],
-                    self._scores(f"agreement/{name}", "scores"), judged["labels"], needed or 0.0,
-                )
-            )  # fmt: skip
-        chosen = {
-            key: {
-                "model": c.candidate.model, "cycle": c.candidate.cycle, "dev": None,
-                "agreement": c.agreement, "reason": c.reason,
-            }
-            for key, c in choose(candidates).items()
-        }  # fmt: skip
-        seen = [
-            {"model": c.model, "labels": c.labels, "needed": c.needed, "learnt": c.learnt} for c in candidates
-        ]
-        return {"by": "agreement", "chosen": chosen, "candidates": seen}
+        facts = {name: self.info(name, kind_of(name)) for name in models}
+        if by != "agreement":
+            return {"by": by, "chosen": choose_by(facts, by)}
+        judged = {name: self.info(f"agreement/{name}", "agree") for name in models}
+        scores = {name: self._scores(f"agreement/{name}", "scores") for name in models}
+        tuned = {name: plm.tuned for name, plm in self.context.plms.items()}
+        chosen, candidates = choose_by_agreement(facts, judged, scores, tuned)
+        return {"by": by, "chosen": chosen, "candidates": candidates}
 
     def _best(self, stage: Stage, out: Path, identity: str) -> Info:
         from transenc.card import model_card
@@ -558,69 +523,3 @@ def setting(facts: Mapping[str, Any], tests: Mapping[str, Pairs]) -> str:
     return (
         f"transductive: {shared:,} of {total:,} test pairs are among the training pairs, without their scores"
     )
-
-
-def environment() -> dict[str, Any]:
-    """Return what else decides a run's bits: versions, processor and threads."""
-    import tokenizers
-    import transformers
-
-    plugins = {
-        f"{group}:{name}": " ".join(registry.owner(group, name))
-        for group in (registry.SAMPLERS, registry.AUGMENTERS, registry.FAMILIES, registry.PLMS)
-        for name in registry.names(group)
-    }
-    return {
-        "transenc": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "tokenizers": tokenizers.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "plugins": plugins,
-    }
-
-
-def record(context: Context, argv: Sequence[str] | None = None) -> None:
-    """Write run.yaml (settings) and run.json (versions, seed, command), or compare with those of an earlier start.
-
-    Raise ConfigError showing the first settings that differ from what the run was begun with.
-    """
-    import yaml
-
-    root = context.store.root
-    settings = context.settings.model_dump(mode="json")
-    path = root / "run.yaml"
-    if path.exists():
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changes = list(differences(before, settings))
-        if changes:
-            shown = "; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else "")
-            raise ConfigError(
-                f"{root} was begun with other settings: {shown}. Use another --run, or the old settings."
-            )
-    else:
-        write_file(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
-    if not (root / "run.json").exists():
-        facts = {
-            "schema": 1,
-            "argv": list(sys.argv if argv is None else argv),
-            "device": context.compute.device,
-            "precision": context.compute.precision,
-            "environment": environment(),
-            "plms": {name: {"path": str(p.path), "revision": p.revision} for name, p in context.plms.items()},
-        }
-        write_file(root / "run.json", canonical(facts))
-
-
-def differences(before: Any, now: Any, where: str = "") -> list[str]:
-    """List `key: was x, now y` for nested settings."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        found = []
-        for key in {**before, **now}:
-            found += differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))
-        return found
-    return [] if before == now else [f"{where}: was {before!r}, now {now!r}"]

@@ -17,7 +17,8 @@ from transenc.models.device import Compute
 from transenc.pairs import Pairs
 from transenc.progress import Progress
 from transenc.readers import read_sentences
-from transenc.runner import Runner, record, setting
+from transenc.record import record
+from transenc.runner import Runner, setting
 from transenc.runs import RUNS
 from transenc.samplers.mix import build
 from transenc.stages.augment import outside_files

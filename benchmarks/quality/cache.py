@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transenc.cycle import Stage
-from transenc.runner import record
+from transenc.record import record
 from transenc.session import Session
 
 

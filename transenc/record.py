@@ -1,0 +1,82 @@
+"""What a run directory says of itself: the settings it was begun with, versions, machine and command."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from transenc import __version__, registry
+from transenc.errors import ConfigError
+from transenc.stages.context import Context
+from transenc.store import canonical, write_file
+
+
+def environment() -> dict[str, Any]:
+    """Return what else decides a run's bits: versions, processor and threads."""
+    import tokenizers
+    import transformers
+
+    plugins = {
+        f"{group}:{name}": " ".join(registry.owner(group, name))
+        for group in (registry.SAMPLERS, registry.AUGMENTERS, registry.FAMILIES, registry.PLMS)
+        for name in registry.names(group)
+    }
+    return {
+        "transenc": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "tokenizers": tokenizers.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "plugins": plugins,
+    }
+
+
+def record(context: Context, argv: Sequence[str] | None = None) -> None:
+    """Write run.yaml (settings) and run.json (versions, seed, command), or compare with those of an earlier start.
+
+    Raise ConfigError showing the first settings that differ from what the run was begun with.
+    """
+    import yaml
+
+    root = context.store.root
+    settings = context.settings.model_dump(mode="json")
+    path = root / "run.yaml"
+    if path.exists():
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        changes = list(differences(before, settings))
+        if changes:
+            shown = "; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else "")
+            raise ConfigError(
+                f"{root} was begun with other settings: {shown}. Use another --run, or the old settings."
+            )
+    else:
+        write_file(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
+    if not (root / "run.json").exists():
+        facts = {
+            "schema": 1,
+            "argv": list(sys.argv if argv is None else argv),
+            "device": context.compute.device,
+            "precision": context.compute.precision,
+            "environment": environment(),
+            "plms": {name: {"path": str(p.path), "revision": p.revision} for name, p in context.plms.items()},
+        }
+        write_file(root / "run.json", canonical(facts))
+
+
+def differences(before: Any, now: Any, where: str = "") -> list[str]:
+    """List `key: was x, now y` for nested settings."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for key in {**before, **now}:
+            found += differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+        return found
+    return [] if before == now else [f"{where}: was {before!r}, now {now!r}"]
