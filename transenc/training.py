@@ -106,6 +106,8 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     average = Average(settings.average, steps)
     done = 0
     window: list[float] = []
+    pending: list[tuple[int, Tensor]] = []
+    known = 0.0
     latest = run.checkpoints.latest() if run.checkpoints else None
     if latest is not None:
         done, best, window = restore(latest, module, optimizer, result, average)
@@ -127,7 +129,7 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         torch.manual_seed(derive(run.seed, run.stage, "step", step))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, settings)
-        with run.compute.autocast(), embeddings.sparse():
+        with run.compute.training_pass(), embeddings.sparse():
             loss = loss_of(index)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -137,18 +139,17 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         average.update(module, step + 1)
         run.changed()
 
-        window.append(loss.item())
-        if not math.isfinite(window[-1]):
-            raise DataError(
-                f"{run.stage}: the loss is {window[-1]} at step {step + 1}. Try a lower learning rate."
-            )
         finished = step + 1
-        if len(window) == LOSS_WINDOW or finished == steps:
-            result.losses.append((finished, float(np.mean(window))))
-            window = []
+        pending.append((finished, loss.detach()))
         # As in the reference, the count of steps between evaluations restarts at each epoch.
         due = (position + 1) % settings.evaluate_every == 0 or position + 1 == per_epoch
         ended = run.limit is not None and finished == last
+        # A GPU is asked for a loss after it was given the next step, so that it never waits for this process.
+        behind = run.compute.kind != "cpu" and not (due or ended or finished % LOSS_WINDOW == 0)
+        known = read(pending, window, run, behind=int(behind)) or known
+        if len(window) == LOSS_WINDOW or finished == steps:
+            result.losses.append((finished, float(np.mean(window))))
+            window = []
         if run.evaluate is not None and (due or ended):
             with average.applied(module):
                 run.changed()
@@ -159,11 +160,12 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
             run.changed()
             module.train()
             result.history.append((finished, metric))
-        run.report(Progress(run.stage, finished, steps, loss.item(), result.best))
+        run.report(Progress(run.stage, finished, steps, known, result.best))
         if run.checkpoints is not None and finished < steps:
             by_steps = run.checkpoint_every is not None and finished % run.checkpoint_every == 0
             by_time = run.checkpoint_every is None and time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS
             if by_steps or by_time or ended or run.stop.requested:
+                read(pending, window, run, behind=0)
                 run.checkpoints.save(
                     finished, saver(module, optimizer, result, best, window, finished, average)
                 )
@@ -178,6 +180,18 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     run.changed()
     module.eval()
     return result
+
+
+def read(pending: list[tuple[int, Tensor]], window: list[float], run: Fit, *, behind: int) -> float | None:
+    """Move all but the last `behind` losses from `pending` to `window` as numbers; return the newest one moved."""
+    value = None
+    while len(pending) > behind:
+        step, loss = pending.pop(0)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise DataError(f"{run.stage}: the loss is {value} at step {step}. Try a lower learning rate.")
+        window.append(value)
+    return value
 
 
 def adamw(module: nn.Module, settings: FitSettings) -> torch.optim.AdamW:

@@ -25,6 +25,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     train.add_argument("--threads", type=int, help="CPU threads (all)")
     train.add_argument(
+        "--compile", action="store_true", help="through torch.compile: faster, needs a C++ compiler"
+    )
+    train.add_argument(
         "--checkpoint-seconds", type=float, default=300.0, help="time between checkpoints (300)"
     )
     train.add_argument("--evaluate-every", type=int, default=500, help="steps between log lines (500)")
@@ -66,6 +69,7 @@ def run_command(arguments: argparse.Namespace) -> None:
             settings,
             vocabulary_size=arguments.vocabulary,
             device=arguments.device,
+            compiled=arguments.compile,
             until=arguments.until,
             checkpoint_seconds=arguments.checkpoint_seconds,
             evaluate_every=arguments.evaluate_every,

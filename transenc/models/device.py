@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from transenc.errors import MachineError
+from transenc.models.dropout import CpuDropout
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,14 @@ class Compute:
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which fp32 weights compute in the precision of `self`."""
+        return torch.autocast(self.kind, dtype=torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
     @contextmanager
-    def autocast(self) -> Iterator[None]:
-        """Run a training forward for the block."""
-        if self.precision != "bf16":
-            yield
-            return
-        # In bf16 on a CPU, short sequences go back through plain products in half the time of fused attention.
-        plain = sdpa_kernel(SDPBackend.MATH) if self.kind == "cpu" else nullcontext()
-        with torch.autocast(self.kind, dtype=torch.bfloat16), plain:
+    def training_pass(self) -> Iterator[None]:
+        """Run one step's forward for the block; torch's seed gives its dropout."""
+        with self.autocast(), CpuDropout() if self.kind == "cpu" else nullcontext():
             yield
 
 

@@ -107,14 +107,13 @@ def collate(tokens: Tokens, index: Index, *, pad_id: int, names: Sequence[str]) 
     """Pad the sequences at `index` into the (batch, longest) int64 arrays that the model's input names ask for."""
     lengths = tokens.lengths[index]
     width = int(lengths.max()) if len(index) else 0
-    shape = (len(index), width)
-    batch = {"input_ids": np.full(shape, pad_id, np.int64), "attention_mask": np.zeros(shape, np.int64)}
+    inside = np.arange(width) < lengths[:, None]
+    # Past its end a row reads whatever follows; `inside` hides it.
+    where = np.minimum(tokens.offsets[index][:, None] + np.arange(width), max(len(tokens.ids) - 1, 0))
+    batch = {
+        "input_ids": np.where(inside, tokens.ids[where], pad_id).astype(np.int64),
+        "attention_mask": inside.astype(np.int64),
+    }
     if "token_type_ids" in names:
-        batch["token_type_ids"] = np.zeros(shape, np.int64)
-    for row, (i, length) in enumerate(zip(index, lengths, strict=True)):
-        start = tokens.offsets[i]
-        batch["input_ids"][row, :length] = tokens.ids[start : start + length]
-        batch["attention_mask"][row, :length] = 1
-        if "token_type_ids" in batch:
-            batch["token_type_ids"][row, :length] = tokens.types[start : start + length]
+        batch["token_type_ids"] = np.where(inside, tokens.types[where], 0).astype(np.int64)
     return batch
