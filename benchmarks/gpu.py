@@ -1,0 +1,240 @@
+"""Encoding, scoring and training on a GPU, beside sentence-transformers, and the share of the card's matrix rate.
+
+Encoders of random weights in the sizes of MiniLM-L6, BERT-base and BERT-large: they are as fast as
+trained ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import peers
+from benchmarks.common import Row, in_turn, machine, minilm, pairs, sentences, show, spearman
+from benchmarks.training import train
+from transenc import registry
+from transenc.config import Distill
+from transenc.models.device import Compute
+from transenc.pairs import Pairs
+
+
+@dataclass(frozen=True)
+class Size:
+    """An encoder's shape, and how much it is given to encode and to train on."""
+
+    name: str
+    layers: int
+    width: int
+    ffn: int
+    heads: int
+    sentences: int
+    pairs: int
+
+    def flops(self, tokens: float, length: float) -> float:
+        """Return the products of a forward pass over `tokens` tokens in sequences of `length`."""
+        weights = self.layers * (4 * self.width**2 + 2 * self.width * self.ffn)
+        return tokens * (2 * weights + 4 * self.layers * self.width * length)
+
+
+SIZES = (
+    Size("MiniLM-L6", 6, 384, 1536, 12, 16_384, 2_048),
+    Size("BERT-base", 12, 768, 3072, 12, 8_192, 1_024),
+    Size("BERT-large", 24, 1024, 4096, 16, 4_096, 512),
+)
+
+
+def build(size: Size, tokenizer: Path, path: Path) -> Path:
+    """Write an encoder of random weights with the tokenizer of another model."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    loaded = AutoTokenizer.from_pretrained(tokenizer)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(loaded),
+        hidden_size=size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        intermediate_size=size.ffn,
+    )
+    BertModel(config).save_pretrained(path)
+    loaded.save_pretrained(path)
+    return path
+
+
+def matrix_rate(device: str) -> float:
+    """Return the products a second of a large bf16 matrix product of random numbers here."""
+    n = 8192 if device.startswith("cuda") else 1024
+    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
+    times = []
+    for _ in range(10):
+        synchronise(device)
+        seconds, _ = in_turn({"product": lambda: (a @ b, synchronise(device))}, rounds=1)
+        times.append(seconds["product"])
+    return 2 * n**3 / sorted(times)[len(times) // 2]
+
+
+def synchronise(device: str) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def student(path: Path, family: str, compute: Compute) -> Any:
+    """Return a new student, the same at each call."""
+    torch.manual_seed(0)
+    length = getattr(Distill(), family).max_length
+    return registry.load(registry.FAMILIES, family)().create(
+        path, compute=compute, max_length=length, pooling="mean"
+    )
+
+
+def inference(size: Size, path: Path, compute: Compute, rate: float) -> list[Row]:
+    """Encode sentences and score pairs with a cross-encoder, each way."""
+    rows: list[Row] = []
+    texts = sentences(size.sentences)
+    given = pairs(size.sentences // 2).with_scores(None)
+    text_pairs = list(given.rows())
+
+    def bi(precision: str) -> Callable[[], Any]:
+        model = student(path, "bi", Compute(compute.device, precision))
+        return lambda: model.encode(texts)
+
+    def cross(precision: str) -> Callable[[], Any]:
+        model = student(path, "cross", Compute(compute.device, precision))
+        return lambda: model.score(given)
+
+    def peer_bi(precision: str) -> Callable[[], Any]:
+        model = peers.bi(path, device=compute.device, precision=precision, max_length=Distill().bi.max_length)
+        return lambda: model.encode(texts)
+
+    def peer_cross(precision: str) -> Callable[[], Any]:
+        length = Distill().cross.max_length
+        torch.manual_seed(0)
+        model = peers.cross(path, device=compute.device, precision=precision, max_length=length)
+        return lambda: model.predict(text_pairs)
+
+    for what, ours, theirs, n, units, encoded in (
+        ("encode", bi, peer_bi, len(texts), "sentences/s", texts),
+        ("cross-score", cross, peer_cross, len(given), "pairs/s", text_pairs),
+    ):
+        work = {"ours": ours("bf16"), "fp32": ours("fp32"), "bf16": theirs("bf16"), "default": theirs("fp32")}
+        seconds, results = in_turn(work)
+        lengths = student(path, "bi" if what == "encode" else "cross", compute).transformer
+        counts = lengths.tokens(encoded).lengths
+        share = size.flops(counts.sum(), counts.mean()) / seconds["ours"] / rate
+        if what == "encode":
+            mine, plain = ((results[k][:-1] * results[k][1:]).sum(1) for k in ("ours", "fp32"))
+        else:
+            mine, plain = results["ours"], results["fp32"]
+        agreement = (
+            f"{counts.mean():.1f} tokens each; {share:.1%} of the bf16 matrix rate; against its fp32: Spearman "
+            f"{spearman(mine, plain):.5f}, largest difference {np.abs(mine - plain).max():.1e}"
+        )
+        for side, name in (("bf16", " in bf16"), ("default", " at its defaults")):
+            text = f"{what}, {size.name}, {n:,}"
+            rows.append(
+                Row(
+                    text,
+                    units,
+                    n / seconds["ours"],
+                    agreement,
+                    n / seconds[side],
+                    f"sentence-transformers{name}",
+                )
+            )
+    return rows
+
+
+def training(size: Size, path: Path, compute: Compute, rate: float) -> list[Row]:
+    """Train one epoch of both families, each way."""
+    rows: list[Row] = []
+    given = pairs(size.pairs)
+    for family in ("bi", "cross"):
+        settings = getattr(Distill(), family).model_copy(update={"epochs": 1})
+        if family == "cross":
+            settings = settings.model_copy(update={"both_orders": False, "warmup": 0.0})
+
+        def ours(model: Any, settings: Any = settings) -> tuple[Any, list[float]]:
+            losses = train(model, given, settings, compute)
+            synchronise(compute.device)
+            return model, losses
+
+        def theirs(
+            model: Any, bf16: bool, family: str = family, settings: Any = settings
+        ) -> tuple[Any, float]:
+            work = peers.train_bi if family == "bi" else peers.train_cross
+            loss = work(model, given, batch=settings.batch_size, rate=settings.learning_rate, bf16=bf16)
+            synchronise(compute.device)
+            return model, loss
+
+        def new(family: str = family, settings: Any = settings) -> Any:
+            torch.manual_seed(0)
+            make = peers.bi if family == "bi" else peers.cross
+            return make(path, device=compute.device, max_length=settings.max_length)
+
+        sides = {
+            "ours": ours,
+            "bf16": lambda model, theirs=theirs: theirs(model, True),
+            "default": lambda model, theirs=theirs: theirs(model, False),
+        }
+        prepare = {
+            "ours": lambda family=family: student(path, family, compute),
+            "bf16": new,
+            "default": new,
+        }
+        seconds, results = in_turn(sides, prepare=prepare)
+        model, losses = results["ours"]
+        counts = token_counts(model, family, given)
+        share = 3 * size.flops(counts.sum(), counts.mean()) / seconds["ours"] / rate
+        agreement = (
+            f"{share:.1%} of the bf16 matrix rate; mean loss {np.mean(losses):.4f} against "
+            f"{results['default'][1]:.4f} (other orders and dropout)"
+        )
+        for side, name in (("bf16", " in bf16"), ("default", " at its defaults")):
+            text = f"train {family}, {size.name}, {len(given):,} pairs, batch {settings.batch_size}"
+            peer = f"sentence-transformers{name}"
+            ours_rate, other = len(given) / seconds["ours"], len(given) / seconds[side]
+            rows.append(Row(text, "pairs/s", ours_rate, agreement, other, peer))
+    return rows
+
+
+def token_counts(model: Any, family: str, given: Pairs) -> Any:
+    """Return the lengths of all sequences that one epoch reads."""
+    if family == "cross":
+        return model.transformer.tokens(list(given.rows())).lengths
+    sides = [*given.column(given.left), *given.column(given.right)]
+    return model.transformer.tokens(sides).lengths
+
+
+def main() -> None:
+    """Print every row."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokenizer", type=Path, help="directory of the tokenizer (that of minilm)")
+    parser.add_argument("--shrink", type=int, default=1, help="divide all amounts, for a trial")
+    parser.add_argument("--sizes", default=",".join(size.name for size in SIZES))
+    arguments = parser.parse_args()
+    compute = Compute.choose(precision="bf16")
+    rate = matrix_rate(compute.device)
+    print(machine()["GPU"], f"bf16 matrix product {rate / 1e12:.0f} TFLOP/s", flush=True)
+    for size in SIZES:
+        if size.name not in arguments.sizes.split(","):
+            continue
+        fewer = Size(
+            size.name, size.layers, size.width, size.ffn, size.heads,
+            size.sentences // arguments.shrink, size.pairs // arguments.shrink,
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            path = build(fewer, arguments.tokenizer or minilm(), Path(folder))
+            show(inference(fewer, path, compute, rate))
+            show(training(fewer, path, compute, rate))
+
+
+if __name__ == "__main__":
+    main()
