@@ -138,6 +138,7 @@ def test_a_whole_run_by_the_command_line(plm: Path, tmp_path: Path) -> None:
     assert "cycle 1, cross" in done.stdout
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own, in some releases
 def test_pretraining_runs_and_resumes(tmp_path: Path) -> None:
     from examples.pretrain_mini.settings import Settings
     from examples.pretrain_mini.train import pretrain

@@ -107,7 +107,7 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     done = 0
     window: list[float] = []
     pending: list[tuple[int, Tensor]] = []
-    known = 0.0
+    known: float | None = None
     latest = run.checkpoints.latest() if run.checkpoints else None
     if latest is not None:
         done, best, window = restore(latest, module, optimizer, result, average)
@@ -146,7 +146,8 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         ended = run.limit is not None and finished == last
         # A GPU is asked for a loss after it was given the next step, so that it never waits for this process.
         behind = run.compute.kind != "cpu" and not (due or ended or finished % LOSS_WINDOW == 0)
-        known = read(pending, window, run, behind=int(behind)) or known
+        newest = read(pending, window, run, behind=int(behind))
+        known = known if newest is None else newest
         if len(window) == LOSS_WINDOW or finished == steps:
             result.losses.append((finished, float(np.mean(window))))
             window = []
