@@ -129,6 +129,7 @@ def plan(
             Stage(f"evaluate/{s.name}", "evaluate", {}, (s.name,), s.student, s.family, s.cycle)
             for s in models
         ]
+        stages += [_raw(settings, s, dev=dev) for s in students if s.prime != "none"]
         stages += tested
         if len(students) > 1:
             for of, family in (("start", "bi"), ("best", "bi"), ("best", "cross")):
@@ -147,6 +148,12 @@ def plan(
                 continue
             stages.append(Stage(name, "best", {}, ("select", *candidates), student.name, family))
     return stages
+
+
+def _raw(settings: Settings, student: Student, *, dev: bool) -> Stage:
+    """Return the stage that evaluates a start before it is primed, so that a run shows what priming gave."""
+    facts = {"raw": True, "pooling": settings.pooling, "max_length": settings.prime.max_length, "dev": dev}
+    return Stage(f"evaluate/raw/{student.name}", "evaluate", facts, (), student.name, "bi")
 
 
 def _judged(settings: Settings, model: Stage) -> Stage:

@@ -395,7 +395,19 @@ class Runner:
 
     def _evaluate(self, stage: Stage, out: Path, identity: str) -> Info:
         context = self.context
-        scorer = family(str(stage.family)).load(context.store.path(stage.needs[0]), compute=context.compute)
+        facts: Info = {}
+        if stage.settings.get("raw"):
+            scorer = family("bi").create(
+                context.plms[str(stage.student)].path,
+                compute=context.compute,
+                max_length=stage.settings["max_length"],
+                pooling=self._pooling(stage),
+            )
+            facts["dev"] = context.measure(scorer) if stage.settings["dev"] else None
+        else:
+            path = context.store.path(stage.needs[0])
+            scorer = family(str(stage.family)).load(path, compute=context.compute)
+            facts["model"] = stage.needs[0]
         columns: dict[str, Scores] = {}
         for name, gold in context.tests.items():
             assert gold.scores is not None
@@ -404,7 +416,7 @@ class Runner:
             )
             columns[name] = scores
             write_pairs(gold.with_scores(scores), out / f"{name}.parquet")
-        return {"model": stage.needs[0], **self._measured(columns)}
+        return {**facts, **self._measured(columns)}
 
     def _ensemble(self, stage: Stage, out: Path, identity: str) -> Info:
         """Average the scores of the students' starts, or best models; metrics are taken afterwards."""

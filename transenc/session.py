@@ -62,7 +62,8 @@ class Outcome:
     """What a finished run holds.
 
     metrics: of each test set. setting: whether evaluated pairs were trained on. selection: what chose the models, and
-    whether labels did. ensembles: the students' mean scores, by family. warnings: what a reader must know.
+    whether labels did. ensembles: the students' mean scores, by family. raw: starts before they
+    were primed. warnings: what a reader must know.
     """
 
     rows: list[Row]
@@ -73,6 +74,7 @@ class Outcome:
     setting: str = ""
     selection: str = ""
     ensembles: list[Row] = field(default_factory=list)
+    raw: list[Row] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -230,13 +232,23 @@ class Session:
             "rows": [row(found) for found in outcome.rows],
             "best": [row(found) for found in outcome.best],
             "ensembles": [row(found) for found in outcome.ensembles],
+            "raw": [row(found) | {"path": None} for found in outcome.raw],
             "warnings": outcome.warnings,
         }
 
     def outcome(self) -> Outcome:
         """Read the results of a finished run."""
-        rows, best = [], []
-        tested = {s.needs[0]: s.name for s in self.stages if s.kind == "evaluate"}
+        rows, best, raw = [], [], []
+        tested = {s.needs[0]: s.name for s in self.stages if s.kind == "evaluate" and s.needs}
+        for stage in self.stages:
+            if stage.settings.get("raw"):
+                facts = self.runner.info(stage.name, "evaluate")
+                raw.append(
+                    Row(
+                        "raw", str(stage.student), "bi", 0, self.root, facts["dev"],
+                        facts["tests"], facts["average"], facts["average_precision"],
+                    )
+                )  # fmt: skip
         for stage in self.stages:
             if stage.kind not in ("prime", "distill"):
                 continue
@@ -286,7 +298,7 @@ class Session:
         metrics = {name: context.metrics.get(name, context.metric) for name in context.tests}
         said = setting(self.runner.trained_on(), context.tests)
         chosen_by = selection(self.settings, context.dev)
-        return Outcome(rows, best, context.metric, by, metrics, said, chosen_by, ensembles, warnings)
+        return Outcome(rows, best, context.metric, by, metrics, said, chosen_by, ensembles, raw, warnings)
 
 
 def selection(settings: Settings, dev: Pairs | None) -> str:

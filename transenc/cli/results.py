@@ -74,6 +74,8 @@ def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
                     "metrics": outcome.metrics, "setting": outcome.setting, "selection": outcome.selection,
                 }
             )  # fmt: skip
+        for row in outcome.raw:
+            out_json({"raw": row.student, "dev": row.dev, "tests": row.tests, "average": row.average})
         for row in outcome.ensembles:
             out_json(
                 {
@@ -90,7 +92,9 @@ def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
     show_labels(session, as_json=False)
     names = list(session.inputs.tests)
     columns = list(dict.fromkeys(c for row in outcome.rows for c in _values(row, names)))
-    cells = [_cells(row, names, columns, many=many) for row in [*outcome.rows, *outcome.ensembles]]
+    cells = [
+        _cells(row, names, columns, many=many) for row in [*outcome.raw, *outcome.rows, *outcome.ensembles]
+    ]
     out("")
     table(["model", *columns], cells, title=f"{session.root}  ({_title(outcome)})")
     for line in [*session.notes, outcome.setting]:

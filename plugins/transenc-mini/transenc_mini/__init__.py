@@ -17,7 +17,7 @@ CARD = (
 # and priming that needs no deep network to tell two views apart (docs/results.md).
 SETTINGS = {
     "prime": {"method": "whitening", "learning_rate": 2e-4, "max_sentences": 20_000},
-    "distill": {"cross": {"learning_rate": 1e-4}, "bi": {"learning_rate": 1e-4}},
+    "distill": {"cross": {"learning_rate": 1e-4}, "bi": {"learning_rate": 1e-4, "dropout": 0.0}},
 }
 
 
