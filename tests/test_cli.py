@@ -68,6 +68,7 @@ def place(finished: Path, monkeypatch: pytest.MonkeyPatch, run: Any) -> Path:
 
 def test_cycle_ends_with_a_table_the_best_models_and_the_next_commands(finished: Path) -> None:
     shown = (finished / "out.txt").read_text()
+    assert "raw, bi" in shown
     assert "primed (simcse), bi" in shown
     assert "cycle 1, cross" in shown
     assert "best bi: runs/tiny-demo/best/bi" in shown

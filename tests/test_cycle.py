@@ -27,6 +27,19 @@ def test_the_plan_of_self_distillation_is_the_papers_loop() -> None:
     ]  # fmt: skip
 
 
+def test_a_start_is_evaluated_raw_where_it_is_primed() -> None:
+    def raw(prime: str, **options: Any) -> list[Any]:
+        settings = build({"plm": ["s0"], "task": "sts", "cycles": 1})
+        return [
+            s
+            for s in plan(settings, [Student("s0", "s0", prime)], **options)
+            if s.name.startswith("evaluate/raw")
+        ]
+
+    assert [s.name for s in raw("simcse", tests=True)] == ["evaluate/raw/s0"]
+    assert raw("none", tests=True) == raw("simcse", tests=False) == []
+
+
 def test_the_teacher_of_each_half_cycle_is_the_model_before_it() -> None:
     stages = {s.name: s for s in planned(cycles=2)}
     assert stages["cycle-1/label-bi/s0"].needs == ("pairs", "prime/s0")

@@ -81,7 +81,7 @@ def _kept(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the rows of a run that are compared over seeds, by a name that all seeds share."""
     many = len(found["plm"]) > 1
     rows = {r["path"]: r for r in found["rows"]}
-    kept = {"raw, bi" + (f", {row['student']}" if many else ""): row for row in found["raw"]}
+    kept = {"raw, bi" + (f", {row['student']}" if many else ""): row for row in found.get("raw", [])}
     for row in found["rows"]:  # a student's first row is its start
         kept.setdefault("start, bi" + (f", {row['student']}" if many else ""), row)
     for best in found["best"]:
