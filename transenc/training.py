@@ -69,6 +69,40 @@ class Fit:
     limit: float | None = None  # share of the steps after which a trial stops, with a checkpoint
 
 
+@dataclass
+class Losses:
+    """Losses on their way from the device to the recorded curve: unread, then in a window, then its mean.
+
+    newest: the last one that was read; None before the first.
+    """
+
+    stage: str
+    window: list[float] = field(default_factory=list)
+    newest: float | None = None
+    unread: list[tuple[int, Tensor]] = field(default_factory=list)
+
+    def add(self, step: int, loss: Tensor) -> None:
+        """Take the loss of a step without waiting for its value."""
+        self.unread.append((step, loss.detach()))
+
+    def read(self, *, behind: int) -> None:
+        """Move all but the last `behind` unread losses to the window; raise DataError where one is not finite."""
+        while len(self.unread) > behind:
+            step, loss = self.unread.pop(0)
+            self.newest = loss.item()
+            if not math.isfinite(self.newest):
+                raise DataError(
+                    f"{self.stage}: the loss is {self.newest} at step {step}. Try a lower learning rate."
+                )
+            self.window.append(self.newest)
+
+    def mean(self) -> float:
+        """Return the window's mean and begin a new window."""
+        value = float(np.mean(self.window))
+        self.window = []
+        return value
+
+
 def order(seed: int, stage: str, epoch: int, n: int) -> Index:
     """Return the random order of n examples in one epoch: a pure function of its arguments."""
     return np.random.Generator(np.random.PCG64(derive(seed, stage, "order", epoch))).permutation(n)
@@ -105,12 +139,10 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     result, best = Fitted(limit=last), None
     average = Average(settings.average, steps)
     done = 0
-    window: list[float] = []
-    pending: list[tuple[int, Tensor]] = []
-    known: float | None = None
+    losses = Losses(run.stage)
     latest = run.checkpoints.latest() if run.checkpoints else None
     if latest is not None:
-        done, best, window = restore(latest, module, optimizer, result, average)
+        done, best, losses.window = restore(latest, module, optimizer, result, average)
         run.changed()
         logger.info("%s continues at step %d of %d.", run.stage, done, steps)
     elif settings.keep_start and run.evaluate is not None:
@@ -140,17 +172,15 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         run.changed()
 
         finished = step + 1
-        pending.append((finished, loss.detach()))
+        losses.add(finished, loss)
         # As in the reference, the count of steps between evaluations restarts at each epoch.
         due = (position + 1) % settings.evaluate_every == 0 or position + 1 == per_epoch
         ended = run.limit is not None and finished == last
         # A GPU is asked for a loss after it was given the next step, so that it never waits for this process.
         behind = run.compute.kind != "cpu" and not (due or ended or finished % LOSS_WINDOW == 0)
-        newest = read(pending, window, run, behind=int(behind))
-        known = known if newest is None else newest
-        if len(window) == LOSS_WINDOW or finished == steps:
-            result.losses.append((finished, float(np.mean(window))))
-            window = []
+        losses.read(behind=int(behind))
+        if len(losses.window) == LOSS_WINDOW or finished == steps:
+            result.losses.append((finished, losses.mean()))
         if run.evaluate is not None and (due or ended):
             with average.applied(module):
                 run.changed()
@@ -161,14 +191,14 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
             run.changed()
             module.train()
             result.history.append((finished, metric))
-        run.report(Progress(run.stage, finished, steps, known, result.best))
+        run.report(Progress(run.stage, finished, steps, losses.newest, result.best))
         if run.checkpoints is not None and finished < steps:
             by_steps = run.checkpoint_every is not None and finished % run.checkpoint_every == 0
             by_time = run.checkpoint_every is None and time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS
             if by_steps or by_time or ended or run.stop.requested:
-                read(pending, window, run, behind=0)
+                losses.read(behind=0)
                 run.checkpoints.save(
-                    finished, saver(module, optimizer, result, best, window, finished, average)
+                    finished, saver(module, optimizer, result, best, losses.window, finished, average)
                 )
                 last_checkpoint = time.monotonic()
         if finished < steps:
@@ -181,18 +211,6 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     run.changed()
     module.eval()
     return result
-
-
-def read(pending: list[tuple[int, Tensor]], window: list[float], run: Fit, *, behind: int) -> float | None:
-    """Move all but the last `behind` losses from `pending` to `window` as numbers; return the newest one moved."""
-    value = None
-    while len(pending) > behind:
-        step, loss = pending.pop(0)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise DataError(f"{run.stage}: the loss is {value} at step {step}. Try a lower learning rate.")
-        window.append(value)
-    return value
 
 
 def adamw(module: nn.Module, settings: FitSettings) -> torch.optim.AdamW:
