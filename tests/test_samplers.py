@@ -281,6 +281,22 @@ def test_bm25_names_the_package_it_lacks(monkeypatch):
         Bm25().sample(corpus(9), np.random.default_rng(0))
 
 
+def test_bm25_leaves_jax_alone(tmp_path):
+    """bm25s would take most of a GPU's memory through it."""
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("raise SystemExit('JAX was imported')\n", encoding="utf-8")
+    code = (
+        "import sys, numpy as np\n"
+        "from transenc.samplers.bm25 import Bm25\n"
+        "print(Bm25(k=1).sample(['a red cat', 'a red dog', 'tea'], np.random.default_rng(0)))\n"
+        "assert 'jax' not in sys.modules\n"
+    )
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
 def test_bm25_ignores_case_and_sentences_without_words():
     sentences = ["...", "ÉCOLE Été", "été école", "!!!", "Straße", "STRASSE straße"]
     pairs = mine(Bm25(k=1), sentences, seed=0)
