@@ -108,7 +108,11 @@ def test_a_moved_run_with_other_file_times_is_still_finished(run: Path, plm: Pat
         ({"seed": 2}, "seed: was 1, now 2"),
         ({"distill": {"bi": {"epochs": 3}}}, "distill.bi.epochs: was 2, now 3"),
         ({"label": {"shard": 99}}, "label.shard: was 24, now 99"),
-        ({"cycles": 3}, "cycles: was 2, now 3"),
+        ({"cycles": 1}, "cycles: was 2, now 1"),
+        (
+            {"cycles": 3, "changes": {"seed": 2}},
+            "cycles: was 2, now 3; seed: was 1, now 2|seed: was 1, now 2",
+        ),
     ],
 )
 def test_resuming_with_another_setting_is_refused_with_the_difference(
@@ -119,6 +123,47 @@ def test_resuming_with_another_setting_is_refused_with_the_difference(
     )
     with runner.context.store.lock(), pytest.raises(ConfigError, match=named):
         record(runner.context)
+
+
+@pytest.mark.parametrize("students", [1, 2])
+def test_more_cycles_continue_a_finished_run_to_the_same_bytes(
+    students: int, tmp_path: Path, plm: Path, finished: Path
+) -> None:
+    run = tmp_path / "run"
+    run_small(run, plm, students=students)
+    done: dict[str, str] = {}
+    runner, stages = small_runner(run, plm, students=students, cycles=2)
+    runner.on_stage = lambda stage, what: done.__setitem__(stage.name, what)
+    with runner.context.store.lock():
+        record(runner.context)
+        runner.run(stages)
+    assert done["cycle-1/distill-bi/s0"] == done["evaluate/cycle-1/distill-bi/s0"] == "done before"
+    assert not (run / "tmp").exists() or not list((run / "tmp").iterdir())
+    whole = finished
+    if students > 1:
+        whole = tmp_path / "whole"
+        run_small(whole, plm, students=students, cycles=2)
+    assert content(run) == content(whole)
+
+
+@pytest.mark.parametrize("cycles", [1, 2])
+def test_a_run_killed_before_it_has_more_cycles_serves_either_command(
+    cycles: int, tmp_path: Path, plm: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    run_small(run, plm)
+    before = content(run)
+    runner, _ = small_runner(run, plm, cycles=2)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, runner.context.store.lock(), pytest.raises(KeyboardInterrupt):
+        patch.setattr("transenc.record.write_file", killed)
+        record(runner.context)
+    assert not (run / "best").exists()
+    run_small(run, plm, cycles=cycles)
+    assert content(run) == (before if cycles == 1 else content(finished))
 
 
 def test_other_pairs_than_the_run_was_begun_with_are_refused(run: Path, plm: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,8 @@ def environment() -> dict[str, Any]:
 def record(context: Context, argv: Sequence[str] | None = None) -> None:
     """Write run.yaml (settings) and run.json (versions, seed, command), or compare with those of an earlier start.
 
-    Raise ConfigError showing the first settings that differ from what the run was begun with.
+    More cycles than before continue the run: what chooses between all cycles is made again, all else is kept.
+    Raise ConfigError showing the first settings that differ otherwise from what the run was begun with.
     """
     import yaml
 
@@ -53,7 +55,10 @@ def record(context: Context, argv: Sequence[str] | None = None) -> None:
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         changes = list(differences(before, settings))
-        if changes:
+        if changes and _continues(before, settings):
+            _reopen(context)
+            write_file(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
+        elif changes:
             shown = "; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else "")
             raise ConfigError(
                 f"{root} was begun with other settings: {shown}. Use another --run, or the old settings."
@@ -70,6 +75,20 @@ def record(context: Context, argv: Sequence[str] | None = None) -> None:
             "plms": {name: {"path": str(p.path), "revision": p.revision} for name, p in context.plms.items()},
         }
         write_file(root / "run.json", canonical(facts))
+
+
+def _continues(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Tell whether the only difference is that more cycles are asked for, of a run that has some."""
+    return 0 < before["cycles"] < now["cycles"] and {**before, "cycles": now["cycles"]} == now
+
+
+def _reopen(context: Context) -> None:
+    """Remove the stages that look at all cycles, each in one step; the old command could make them again, too."""
+    aside = context.store.temporary()
+    for name in ("best", "ensemble", "select"):
+        if context.store.path(name).exists():
+            context.store.path(name).rename(aside / name)
+    shutil.rmtree(aside)
 
 
 def differences(before: Any, now: Any, where: str = "") -> list[str]:
