@@ -54,11 +54,10 @@ def record(context: Context, argv: Sequence[str] | None = None) -> None:
     path = root / "run.yaml"
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changes = list(differences(before, settings))
-        if changes and _continues(before, settings):
+        if _continues(before, settings):
             _reopen(context)
             write_file(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
-        elif changes:
+        elif changes := differences(before, settings):
             shown = "; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else "")
             raise ConfigError(
                 f"{root} was begun with other settings: {shown}. Use another --run, or the old settings."
