@@ -52,18 +52,19 @@ def record(context: Context, argv: Sequence[str] | None = None) -> None:
     root = context.store.root
     settings = context.settings.model_dump(mode="json")
     path = root / "run.yaml"
+    written = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         if _continues(before, settings):
             _reopen(context)
-            write_file(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
+            write_file(path, written)
         elif changes := differences(before, settings):
             shown = "; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else "")
             raise ConfigError(
                 f"{root} was begun with other settings: {shown}. Use another --run, or the old settings."
             )
     else:
-        write_file(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
+        write_file(path, written)
     if not (root / "run.json").exists():
         facts = {
             "schema": 1,
@@ -76,9 +77,12 @@ def record(context: Context, argv: Sequence[str] | None = None) -> None:
         write_file(root / "run.json", canonical(facts))
 
 
-def _continues(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def _continues(before: Any, now: Mapping[str, Any]) -> bool:
     """Tell whether the only difference is that more cycles are asked for, of a run that has some."""
-    return 0 < before["cycles"] < now["cycles"] and {**before, "cycles": now["cycles"]} == now
+    if not isinstance(before, dict):  # an emptied run.yaml
+        return False
+    more = 0 < before.get("cycles", 0) < now["cycles"]
+    return more and not differences({**before, "cycles": now["cycles"]}, now)
 
 
 def _reopen(context: Context) -> None:
