@@ -18,6 +18,7 @@ from transenc.models.device import Compute
 from transenc.models.intake import describe
 from transenc.models.tokens import Tokens
 from transenc.models.transformer import Transformer, load_module, load_tokenizer, own_length, position_limit
+from transenc.models.unpadded import Batch
 from transenc.pairs import Index, Pairs, Scores, cosines
 
 POOLINGS = ("cls", "mean")
@@ -29,6 +30,29 @@ def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
         return states[:, 0]
     weights = mask.unsqueeze(-1).to(states.dtype)
     return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Pool a body's states to one vector a sentence."""
+
+    pooling: str
+
+    def whole(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return (batch, dim) vectors of a padded batch."""
+        return self.rows(module, module(**batch).last_hidden_state, batch)
+
+    def body(self, module: nn.Module) -> nn.Module:
+        """Return the module: it is all body."""
+        return module
+
+    def inputs(self, module: nn.Module, batch: Batch) -> Batch:
+        """Return the batch as it is."""
+        return batch
+
+    def rows(self, module: nn.Module, states: Tensor, batch: Batch) -> Tensor:
+        """Return (batch, dim) vectors."""
+        return pool(states, batch["attention_mask"], self.pooling)
 
 
 @dataclass
@@ -44,18 +68,20 @@ class BiEncoder:
         """Return the trainable module."""
         return self.transformer.module
 
-    def _head(self, module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        return pool(module(**batch).last_hidden_state, batch["attention_mask"], self.pooling)
+    @property
+    def head(self) -> Pooled:
+        """Return what makes a vector of a sentence's states."""
+        return Pooled(self.pooling)
 
     def vectors(self, tokens: Tokens, index: Index) -> Tensor:
         """Return (len(index), dim) pooled vectors with gradients, not normalised."""
-        return self.transformer.rows(self._head, tokens, index).float()
+        return self.transformer.rows(self.head, tokens, index).float()
 
     def encode(self, sentences: list[str]) -> npt.NDArray[np.float32]:
         """Return (n, dim) float32 unit vectors."""
         if not sentences:
             return np.zeros((0, self.module.config.hidden_size), np.float32)  # type: ignore[arg-type, union-attr]
-        rows = self.transformer.infer(self._head, self.transformer.tokens(sentences))
+        rows = self.transformer.infer(self.head, self.transformer.tokens(sentences))
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         return np.asarray(rows / np.maximum(norms, 1e-12), np.float32)
 

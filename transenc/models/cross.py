@@ -25,7 +25,37 @@ from transenc.models.transformer import (
     own_length,
     position_limit,
 )
+from transenc.models.unpadded import Batch
 from transenc.pairs import Index, Pairs, Scores
+
+
+class Logit:
+    """Take a pair's logit, of a sequence classifier or a segment head."""
+
+    def whole(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return (batch,) logits of a padded batch."""
+        logits: Tensor = module(**batch).logits
+        return logits[:, 0]
+
+    def body(self, module: nn.Module) -> nn.Module:
+        """Return what is below the head."""
+        body: nn.Module = module.body if isinstance(module, SegmentModel) else module.base_model
+        return body
+
+    def inputs(self, module: nn.Module, batch: Batch) -> Batch:
+        """Return what the body reads."""
+        return module.inputs(batch) if isinstance(module, SegmentModel) else batch
+
+    def rows(self, module: nn.Module, states: Tensor, batch: Batch) -> Tensor:
+        """Return (batch,) logits."""
+        if isinstance(module, SegmentModel):
+            return module.logits(states, batch)
+        pooler = getattr(module.base_model, "pooler", None)
+        # A BERT's classifier takes what its pooler makes of the first token, the others' the states themselves.
+        if pooler is not None:
+            states = module.dropout(pooler(states))
+        logits: Tensor = module.classifier(states)
+        return logits[:, 0]
 
 
 @dataclass
@@ -40,9 +70,10 @@ class CrossEncoder:
         """Return the trainable module."""
         return self.transformer.module
 
-    def _head(self, module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        logits: Tensor = module(**batch).logits
-        return logits[:, 0]
+    @property
+    def head(self) -> Logit:
+        """Return what makes a logit of a pair's states."""
+        return Logit()
 
     def score(self, pairs: Pairs) -> Scores:
         """Return the probability of each pair, read in the order given (left first)."""
@@ -50,7 +81,7 @@ class CrossEncoder:
         for start in range(0, len(pairs), 32768):  # bounds the token arrays of a million pairs
             part = slice(start, start + 32768)
             rows = list(zip(pairs.column(pairs.left[part]), pairs.column(pairs.right[part]), strict=True))
-            logits = self.transformer.infer(self._head, self.transformer.tokens(rows))
+            logits = self.transformer.infer(self.head, self.transformer.tokens(rows))
             parts.append(torch.sigmoid(torch.from_numpy(logits)).numpy())
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
@@ -60,7 +91,7 @@ class CrossEncoder:
 
     def outputs(self, tokens: Tokens, pairs: Pairs, index: Index) -> Tensor:
         """Return the (len(index),) logits of the pairs at `index`, with gradients."""
-        return self.transformer.rows(self._head, tokens, index).float()
+        return self.transformer.rows(self.head, tokens, index).float()
 
     def calibrate(self, tokens: Tokens, labels: npt.NDArray[np.floating[Any]]) -> None:
         """Fit a new segment head's line to some of the labels in [0, 1]; other heads are left alone."""
@@ -69,8 +100,9 @@ class CrossEncoder:
             return
         some = np.unique(np.linspace(0, len(tokens) - 1, min(CALIBRATE, len(tokens))).astype(np.int64))
         with torch.inference_mode(), evaluating(module):
-            cosines = self.transformer.rows(lambda m, batch: m.cosines(**batch), tokens, some)  # type: ignore[operator]
-        module.calibrate(cosines.float().cpu().numpy(), np.clip(labels[some], 0, 1))
+            logits = self.transformer.rows(self.head, tokens, some).float()
+        cosines = (logits - module.shift) / module.slope
+        module.calibrate(cosines.detach().cpu().numpy(), np.clip(labels[some], 0, 1))
         self.transformer.changed()
 
     def save(self, path: Path, *, card: str = "") -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from transenc.errors import ConfigError
 from transenc.models.layout import HEAD
-from transenc.models.transformer import position_offset
+from transenc.models.unpadded import Batch, position_offset
 
 CALIBRATE = 512  # pairs that a new head is fitted to
 LEAST_SLOPE = 1.0
@@ -73,24 +73,29 @@ class SegmentModel(nn.Module):
         """Choose how the body computes attention."""
         self.body.set_attn_implementation(name)
 
-    def cosines(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
-        """Return the (batch,) float32 cosines; the first segment ends with the first separator."""
-        ends = (input_ids == self.separator).long()
-        first = (torch.cumsum(ends, 1) - ends == 0).long() * attention_mask
-        second = attention_mask - first
-        if self.apart is not None:
-            at = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
-            restarted = at - first.sum(1, keepdim=True) + self.apart.begin
-            inputs["position_ids"] = torch.where(second.bool(), restarted, at) + self.apart.offset
-            seen = self._mask(first, second)
-        else:
-            seen = attention_mask
-        states = self.body(input_ids=input_ids, attention_mask=seen, **inputs).last_hidden_state
+    def segments(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return which tokens belong to each segment, (batch, length) int64 both; the first ends with a separator."""
+        ends = (batch["input_ids"] == self.separator).long()
+        first = (torch.cumsum(ends, 1) - ends == 0).long() * batch["attention_mask"]
+        return first, batch["attention_mask"] - first
+
+    def inputs(self, batch: Batch) -> Batch:
+        """Return what the body reads: with `apart`, its own positions and attention mask."""
+        if self.apart is None:
+            return batch
+        first, second = self.segments(batch)
+        at = torch.arange(first.shape[1], device=first.device).unsqueeze(0)
+        restarted = at - first.sum(1, keepdim=True) + self.apart.begin
+        positions = torch.where(second.bool(), restarted, at) + self.apart.offset
+        return {**batch, "position_ids": positions, "attention_mask": self._mask(first, second)}
+
+    def logits(self, states: Tensor, batch: Batch) -> Tensor:
+        """Return the (batch,) float32 logits of the body's (batch, length, dim) states."""
         means = []
-        for part in (first, second):
+        for part in self.segments(batch):
             weights = part.unsqueeze(-1).float()
             means.append((states.float() * weights).sum(1) / weights.sum(1).clamp(min=1.0))
-        return F.cosine_similarity(*means)
+        return self.slope.float() * F.cosine_similarity(*means) + self.shift.float()
 
     def _mask(self, first: Tensor, second: Tensor) -> Tensor:
         """Return what is added to the attention logits, (batch, 1, length, length)."""
@@ -105,8 +110,8 @@ class SegmentModel(nn.Module):
 
     def forward(self, **batch: Tensor) -> Any:
         """Return an object with (batch, 1) `logits`, as a sequence classifier does."""
-        logits = self.slope.float() * self.cosines(**batch) + self.shift.float()
-        return SimpleNamespace(logits=logits.unsqueeze(1))
+        states = self.body(**self.inputs(batch)).last_hidden_state
+        return SimpleNamespace(logits=self.logits(states, batch).unsqueeze(1))
 
     def calibrate(
         self, cosines: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.floating[Any]]

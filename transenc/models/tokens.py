@@ -19,9 +19,9 @@ Ints = npt.NDArray[np.int64]
 # Tokens a forward pass holds, padding included. On a CPU small batches stay in cache; a GPU wants to be filled, and
 # so do a CPU's bf16 units.
 CPU_TOKENS = 1024
-CPU_TRAINING_TOKENS = 512
+CPU_TRAINING_TOKENS = 1024
 CPU_BF16_TOKENS = 4096
-CPU_BF16_TRAINING_TOKENS = 1024
+CPU_BF16_TRAINING_TOKENS = 4096
 GPU_TOKENS = 65536
 # What starting a forward pass costs, in tokens of work: padding is taken where it is cheaper. In fp32 on a CPU 16
 # leaves 2 % of padding in a batch of 128 pairs and 6 % in one of 32 (STS), as first-fit packing into rows does. In
@@ -29,6 +29,7 @@ GPU_TOKENS = 65536
 CPU_PASS = 16
 CPU_BF16_PASS = 96
 GPU_PASS = 2048
+GROUP = 16  # the same of a group whose sequences share a pass with others (unpadded.py): only attention runs once more
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,18 @@ Training and scoring share `rows`, so what is trained is exactly what later scor
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from transenc.errors import ConfigError, DataError
+from transenc.models import unpadded
 from transenc.models.device import Compute
 from transenc.models.layout import HEAD
 from transenc.models.packed import pack
@@ -29,14 +30,35 @@ from transenc.models.tokens import (
     CPU_TRAINING_TOKENS,
     GPU_PASS,
     GPU_TOKENS,
+    GROUP,
+    Ints,
     Tokens,
     chunks,
     collate,
     tokenize,
 )
+from transenc.models.unpadded import Batch, position_offset
 from transenc.pairs import Index
 
-Head = Callable[[nn.Module, dict[str, Tensor]], Tensor]
+
+class Head(Protocol):
+    """What a family makes of a module: one row a sequence."""
+
+    def whole(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the (batch, ...) rows of a padded batch, of any architecture."""
+        ...
+
+    def body(self, module: nn.Module) -> nn.Module:
+        """Return the part whose last hidden states `rows` takes."""
+        ...
+
+    def inputs(self, module: nn.Module, batch: Batch) -> Batch:
+        """Return what the body is given for a padded batch."""
+        ...
+
+    def rows(self, module: nn.Module, states: Tensor, batch: Batch) -> Tensor:
+        """Return the (batch, ...) rows of the body's (batch, length, dim) states."""
+        ...
 
 
 @dataclass
@@ -49,6 +71,7 @@ class Transformer:
     compute: Compute
     _copy: nn.Module | None = field(default=None, repr=False)
     noisy: bool = False  # scoring keeps dropout on, for measuring how sure the model is
+    apart: bool = False  # something in the module counts on a batch axis: sequences may not share a row
 
     def tokens(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Tokens:
         """Tokenise sentences or pairs of sentences once."""
@@ -73,18 +96,46 @@ class Transformer:
     def rows(self, head: Head, tokens: Tokens, index: Index, *, module: nn.Module | None = None) -> Tensor:
         """Run the sequences at `index` and return one row each, in that order.
 
-        head: turns the module and a padded batch into (batch, ...) rows. The chunks share one autograd graph,
-        so the result equals that of one large padded batch, without most of its padding.
+        The passes share one autograd graph, so the result equals that of one large padded batch, without most of its
+        padding.
         """
         module = self.module if module is None else module
         parts, order = [], []
-        for chunk in chunks(tokens.lengths[index], self.budget, pass_cost=self.pass_cost):
-            arrays = collate(tokens, index[chunk], pad_id=self.pad_id, names=self.tokenizer.model_input_names)
-            batch = {name: self.compute.put(array) for name, array in arrays.items()}
-            parts.append(head(module, batch))
-            order.append(chunk)
+        for group in self._passes(tokens.lengths[index]):
+            arrays = [
+                collate(tokens, index[chunk], pad_id=self.pad_id, names=self.tokenizer.model_input_names)
+                for chunk in group
+            ]
+            batches = [{name: self.compute.put(array) for name, array in each.items()} for each in arrays]
+            if self.unpadded:
+                given = [head.inputs(module, batch) for batch in batches]
+                states = unpadded.states(head.body(module), given)
+                parts += [head.rows(module, *both) for both in zip(states, batches, strict=True)]
+            else:
+                parts += [head.whole(module, batch) for batch in batches]
+            order += group
         back = np.argsort(np.concatenate(order), kind="stable")
         return torch.cat(parts)[self.compute.put(back)]
+
+    @property
+    def unpadded(self) -> bool:
+        """Return whether sequences of several lengths share a pass."""
+        return self.compute.kind == "cpu" and not self.apart and unpadded.fits(self.module.config)
+
+    def _passes(self, lengths: Ints) -> list[list[Index]]:
+        """Return groups of sequences of similar length, by forward pass."""
+        if not self.unpadded:
+            return [[chunk] for chunk in chunks(lengths, self.budget, pass_cost=self.pass_cost)]
+        passes: list[list[Index]] = []
+        room = 0
+        for chunk in chunks(lengths, self.budget, pass_cost=GROUP):
+            size = len(chunk) * int(lengths[chunk].max())
+            if size > room:
+                passes.append([])
+                room = self.budget
+            passes[-1].append(chunk)
+            room -= size
+        return passes
 
     @property
     def pad_id(self) -> int:
@@ -188,12 +239,6 @@ def position_limit(config: Any) -> int:
     """Return how many tokens the model has positions for."""
     positions = int(getattr(config, "max_position_embeddings", 512) or 512)
     return positions - position_offset(config)
-
-
-def position_offset(config: Any) -> int:
-    """Return the position id of a sequence's first token: the RoBERTa line counts from pad_token_id + 1."""
-    line = ("roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm")
-    return 2 if config.model_type in line else 0
 
 
 def own_length(path: Path, config: Any) -> int:

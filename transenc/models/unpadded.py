@@ -1,0 +1,101 @@
+"""Many sequences as one row: every layer but attention runs over all their tokens at once, hardly padded.
+
+A forward pass over a short batch costs a CPU as much as a few hundred tokens, whatever it holds: layers are started,
+weights laid out, gradients of every weight made and added. So sequences of all lengths share a pass, and only attention
+looks at groups of one width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+Batch = dict[str, Tensor]
+
+# Architectures that take positions from outside and mix tokens in scaled_dot_product_attention only; tests compare
+# outputs and gradients of each with those of padded batches. Others run in padded groups.
+ROWS = ("bert", "electra", "roberta", "xlm-roberta", "camembert")
+
+
+def position_offset(config: Any) -> int:
+    """Return the position id of a sequence's first token: the RoBERTa line counts from pad_token_id + 1."""
+    line = ("roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm")
+    return 2 if config.model_type in line else 0
+
+
+def fits(config: Any) -> bool:
+    """Return whether `states` can run a body of this configuration."""
+    return config.model_type in ROWS and config._attn_implementation == "sdpa"
+
+
+def states(body: nn.Module, groups: Sequence[Batch]) -> list[Tensor]:
+    """Run padded groups through a body in one pass and return the (batch, length, dim) states of each.
+
+    groups: (batch, length) model inputs; attention_mask may also be what is added to the attention logits,
+    (batch, 1, length, length).
+    """
+    shapes = [group["input_ids"].shape for group in groups]
+    names = [name for name in groups[0] if name != "attention_mask"]
+    row = {name: _joined([group[name] for group in groups]) for name in names}
+    if "position_ids" not in row:
+        device, offset = groups[0]["input_ids"].device, position_offset(body.config)
+        at = [torch.arange(offset, offset + shape[1], device=device).expand(shape) for shape in shapes]
+        row["position_ids"] = _joined(at)
+    attention = Attention(shapes, [_mask(group["attention_mask"]) for group in groups])
+    with attention:
+        flat = body(**row).last_hidden_state[0]
+    # Anything else would have let sequences read each other.
+    assert attention.runs >= body.config.num_hidden_layers, "attention did not go through torch's function"
+    parts = flat.split([batch * length for batch, length in shapes])
+    return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+
+
+class Attention(TorchFunctionMode):
+    """Let attention over one row look at each group of sequences alone.
+
+    shapes: (batch, length) of the groups in the row. masks: what attention takes for each, or None.
+    """
+
+    def __init__(self, shapes: Sequence[torch.Size], masks: Sequence[Tensor | None]) -> None:
+        super().__init__()
+        self.shapes, self.masks = shapes, masks
+        self.runs = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Take over attention; leave everything else to torch."""
+        if func is F.scaled_dot_product_attention:
+            self.runs += 1
+            return self._attention(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _attention(self, *row: Tensor, attn_mask: None = None, **options: Any) -> Tensor:
+        """Return (1, heads, tokens, size) from queries, keys and values of that shape."""
+        assert attn_mask is None and row[0].shape[0] == 1
+        sizes = [batch * length for batch, length in self.shapes]
+        split = zip(*(states[0].transpose(0, 1).split(sizes) for states in row), strict=True)
+        results = []
+        for (batch, length), mask, part in zip(self.shapes, self.masks, split, strict=True):
+            # (tokens, heads, size) lies in memory as it is, so every step to (batch, heads, length, size) is a view.
+            apart = [t.view(batch, length, *t.shape[1:]).transpose(1, 2) for t in part]
+            if mask is not None and mask.is_floating_point():
+                mask = mask.to(apart[0].dtype)
+            result = F.scaled_dot_product_attention(*apart, attn_mask=mask, **options)
+            results.append(result.transpose(1, 2).flatten(0, 1))
+        return torch.cat(results).transpose(0, 1).unsqueeze(0)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.flatten() for part in parts]).unsqueeze(0)
+
+
+def _mask(mask: Tensor) -> Tensor | None:
+    if mask.ndim == 4:
+        return mask
+    return None if bool(mask.all()) else mask.bool()[:, None, None, :]
