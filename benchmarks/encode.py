@@ -13,7 +13,6 @@ from benchmarks.common import Floats, Row, computes, main, minilm, sentences, sp
 from benchmarks.inference import measure
 from transenc.models.bi import BiFamily
 from transenc.models.device import Compute
-from transenc.models.tokens import chunks
 
 QUICK, FULL = 2_000, 10_000
 
@@ -25,10 +24,7 @@ def run(size: int) -> list[Row]:
     transformer = BiFamily().load(path, compute=computes()[-1]).transformer
     lengths = transformer.tokens(texts).lengths
     with torch.inference_mode():
-        padded = sum(
-            len(c) * lengths[c].max()
-            for c in chunks(lengths, transformer.budget, pass_cost=transformer.pass_cost)
-        )
+        padded = sum(len(c) * lengths[c].max() for group in transformer.passes(lengths) for c in group)
 
     def ours(compute: Compute) -> Callable[[], Any]:
         model = BiFamily().load(path, compute=compute)

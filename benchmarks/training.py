@@ -13,6 +13,7 @@ from benchmarks.common import Row, computes, dev, in_turn, minilm, no_bf16, pair
 from transenc import registry
 from transenc.config import DistillSettings
 from transenc.models.device import Compute
+from transenc.models.transformer import Transformer
 from transenc.pairs import Pairs
 from transenc.stages.distill import distill_model
 from transenc.training import Fit
@@ -39,7 +40,10 @@ def plain_difference(family: str, settings: DistillSettings, given: Pairs) -> fl
     few = settings.model_copy(update={"batch_size": 16, "dropout": 0.0})
     given, compute = given.take(slice(64)), Compute()
     curves = [train(student(family, few, compute), given, few, compute)]
-    with patch("transenc.models.transformer.chunks", lambda lengths, budget, **_: [np.arange(len(lengths))]):
+    with (
+        patch.object(Transformer, "passes", lambda self, lengths: [[np.arange(len(lengths))]]),
+        patch.object(Transformer, "unpadded", False),
+    ):
         curves.append(train(student(family, few, compute), given, few, compute))
     return float(np.abs(np.subtract(*curves)).max())
 

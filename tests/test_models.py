@@ -11,12 +11,14 @@ import torch
 
 from tests.conftest import make_pairs
 from tests.tiny import ARCHS, tiny_plm
+from transenc.models import unpadded
 from transenc.models.bi import BiFamily, pool
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
 from transenc.models.loading import family_of, load_scorer
 from transenc.models.packed import PackedLinear, pack
 from transenc.models.tokens import chunks, collate, tokenize
+from transenc.models.transformer import Transformer
 from transenc.pairs import Pairs
 
 CPU = Compute("cpu", "fp32")
@@ -135,27 +137,51 @@ def test_padding_never_changes_a_vector(plm: Path, pooling: str) -> None:
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
-def test_chunked_training_outputs_and_gradients_equal_one_padded_batch(family: Any, plm: Path) -> None:
+def outputs_and_gradients(model: Any, pairs: Pairs) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model.module.eval()  # which elements dropout takes depends on the passes
+    model.module.zero_grad()
+    outputs = model.outputs(model.prepare(pairs), pairs, np.arange(len(pairs)))
+    outputs.square().sum().backward()
+    found = {n: p.grad.clone() for n, p in model.module.named_parameters() if p.grad is not None}
+    return outputs.detach(), found
+
+
+@pytest.mark.parametrize("budget", [24, 100_000])
+@pytest.mark.parametrize("arch", ARCHS)
+def test_training_passes_equal_one_padded_batch(
+    arch: str, budget: int, family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
     pairs = make_pairs(16)
-    results = []
-    for budget in (24, 100_000):
-        torch.manual_seed(0)
-        model = family.create(plm, compute=CPU, max_length=32, pooling="mean")
-        model.module.eval()  # dropout draws per chunk
-        type(model.transformer).budget, kept = (
-            property(lambda self, b=budget: b),
-            type(model.transformer).budget,
-        )
-        try:
-            outputs = model.outputs(model.prepare(pairs), pairs, np.arange(16))
-        finally:
-            type(model.transformer).budget = kept
-        outputs.square().sum().backward()
-        gradients = [p.grad.clone() for p in model.module.parameters() if p.grad is not None]
-        results.append((outputs.detach(), gradients))
-    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=1e-4)
-    for a, b in zip(results[0][1], results[1][1], strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+    model = family.create(tiny_plm(tmp_path, arch), compute=CPU, max_length=32, pooling="mean")
+    with monkeypatch.context() as plain:
+        plain.setattr(Transformer, "passes", lambda self, lengths: [[np.arange(len(lengths))]])
+        plain.setattr(Transformer, "unpadded", False)
+        wanted, gradients = outputs_and_gradients(model, pairs)
+    monkeypatch.setattr(Transformer, "budget", budget)
+    lengths = model.prepare(pairs).lengths
+    passes = model.transformer.passes(lengths)
+    assert sorted(i for group in passes for chunk in group for i in chunk) == list(range(len(lengths)))
+    shared = sum(len(group) > 1 for group in passes)
+    assert model.transformer.unpadded == (arch in unpadded.ROWS)
+    assert shared == 0 or arch in unpadded.ROWS
+    assert shared or arch not in unpadded.ROWS or budget == 24
+    outputs, found = outputs_and_gradients(model, pairs)
+    torch.testing.assert_close(outputs, wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, gradients, atol=1e-4, rtol=1e-3)
+
+
+def test_sequences_of_one_row_are_refused_where_attention_would_mix_them(plm: Path) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=32)
+    module: Any = model.module
+    module.set_attn_implementation("eager")
+    assert not model.transformer.unpadded
+    module.config._attn_implementation = "sdpa"
+    for layer in module.encoder.layer:
+        layer.attention.self.config = copy.deepcopy(module.config)
+        layer.attention.self.config._attn_implementation = "eager"
+    with pytest.raises(AssertionError, match="did not go through"):
+        model.encode(["a dog", "the cat is sitting on the chair"])
 
 
 def test_the_refreshed_students_begin_exactly_at_their_starts(plm: Path) -> None:

@@ -45,11 +45,12 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
         BERT_STYLE,
     ),
     "xlm-roberta": ("XLMRobertaConfig", {"type_vocab_size": 1}, ROBERTA_STYLE),
+    "camembert": ("CamembertConfig", {"type_vocab_size": 1}, ROBERTA_STYLE),
     "albert": ("AlbertConfig", {"embedding_size": 16}, BERT_STYLE),
 }
 ARCHS = tuple(ARCHITECTURES)
 WITH_TYPES = ("bert", "electra", "deberta-v2", "deberta", "albert")  # models that read token_type_ids
-OFFSET = ("roberta", "xlm-roberta", "mpnet")  # models whose positions start after the padding id
+OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # models whose positions start after the padding id
 
 
 def vocabulary(special: dict[str, str]) -> dict[str, int]:

@@ -38,19 +38,19 @@ class Pooled:
 
     pooling: str
 
-    def whole(self, module: nn.Module, batch: Batch) -> Tensor:
+    def whole(self, module: Any, batch: Batch) -> Tensor:
         """Return (batch, dim) vectors of a padded batch."""
         return self.rows(module, module(**batch).last_hidden_state, batch)
 
-    def body(self, module: nn.Module) -> nn.Module:
+    def body(self, module: Any) -> Any:
         """Return the module: it is all body."""
         return module
 
-    def inputs(self, module: nn.Module, batch: Batch) -> Batch:
+    def inputs(self, module: Any, batch: Batch) -> Batch:
         """Return the batch as it is."""
         return batch
 
-    def rows(self, module: nn.Module, states: Tensor, batch: Batch) -> Tensor:
+    def rows(self, module: Any, states: Tensor, batch: Batch) -> Tensor:
         """Return (batch, dim) vectors."""
         return pool(states, batch["attention_mask"], self.pooling)
 

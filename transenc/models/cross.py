@@ -18,6 +18,7 @@ from transenc.models.layout import HEAD, head_of
 from transenc.models.segments import CALIBRATE, Apart, SegmentModel, apart_of, separator_of
 from transenc.models.tokens import Tokens
 from transenc.models.transformer import (
+    Head,
     Transformer,
     evaluating,
     load_module,
@@ -29,33 +30,47 @@ from transenc.models.unpadded import Batch
 from transenc.pairs import Index, Pairs, Scores
 
 
-class Logit:
-    """Take a pair's logit, of a sequence classifier or a segment head."""
+class Classified:
+    """Take the one logit of a sequence classifier."""
 
-    def whole(self, module: nn.Module, batch: Batch) -> Tensor:
+    def whole(self, module: Any, batch: Batch) -> Tensor:
         """Return (batch,) logits of a padded batch."""
         logits: Tensor = module(**batch).logits
         return logits[:, 0]
 
-    def body(self, module: nn.Module) -> nn.Module:
-        """Return what is below the head."""
-        body: nn.Module = module.body if isinstance(module, SegmentModel) else module.base_model
-        return body
+    def body(self, module: Any) -> Any:
+        """Return what is below the classifier."""
+        return module.base_model
 
-    def inputs(self, module: nn.Module, batch: Batch) -> Batch:
-        """Return what the body reads."""
-        return module.inputs(batch) if isinstance(module, SegmentModel) else batch
+    def inputs(self, module: Any, batch: Batch) -> Batch:
+        """Return the batch as it is."""
+        return batch
 
-    def rows(self, module: nn.Module, states: Tensor, batch: Batch) -> Tensor:
+    def rows(self, module: Any, states: Tensor, batch: Batch) -> Tensor:
         """Return (batch,) logits."""
-        if isinstance(module, SegmentModel):
-            return module.logits(states, batch)
-        pooler = getattr(module.base_model, "pooler", None)
-        # A BERT's classifier takes what its pooler makes of the first token, the others' the states themselves.
-        if pooler is not None:
-            states = module.dropout(pooler(states))
+        # A BERT's classifier takes what its pooler makes of the first token, the others' take the states.
+        if module.base_model.config.model_type == "bert":
+            states = module.dropout(module.base_model.pooler(states))
         logits: Tensor = module.classifier(states)
         return logits[:, 0]
+
+
+class Compared(Classified):
+    """Take the logit of a segment head."""
+
+    def body(self, module: Any) -> Any:
+        """Return what is below the head."""
+        return module.body
+
+    def inputs(self, module: Any, batch: Batch) -> Batch:
+        """Return the batch with the positions and the attention of two sentences nearly apart."""
+        inputs: Batch = module.inputs(batch)
+        return inputs
+
+    def rows(self, module: Any, states: Tensor, batch: Batch) -> Tensor:
+        """Return (batch,) logits."""
+        logits: Tensor = module.logits(states, batch)
+        return logits
 
 
 @dataclass
@@ -71,9 +86,9 @@ class CrossEncoder:
         return self.transformer.module
 
     @property
-    def head(self) -> Logit:
+    def head(self) -> Head:
         """Return what makes a logit of a pair's states."""
-        return Logit()
+        return Compared() if isinstance(self.module, SegmentModel) else Classified()
 
     def score(self, pairs: Pairs) -> Scores:
         """Return the probability of each pair, read in the order given (left first)."""

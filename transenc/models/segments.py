@@ -91,11 +91,8 @@ class SegmentModel(nn.Module):
 
     def logits(self, states: Tensor, batch: Batch) -> Tensor:
         """Return the (batch,) float32 logits of the body's (batch, length, dim) states."""
-        means = []
-        for part in self.segments(batch):
-            weights = part.unsqueeze(-1).float()
-            means.append((states.float() * weights).sum(1) / weights.sum(1).clamp(min=1.0))
-        return self.slope.float() * F.cosine_similarity(*means) + self.shift.float()
+        first, second = (_mean(states.float(), part) for part in self.segments(batch))
+        return self.slope.float() * F.cosine_similarity(first, second) + self.shift.float()
 
     def _mask(self, first: Tensor, second: Tensor) -> Tensor:
         """Return what is added to the attention logits, (batch, 1, length, length)."""
@@ -134,6 +131,11 @@ class SegmentModel(nn.Module):
         }
         setattr(self.config, HEAD, head)
         self.body.save_pretrained(path, **options)
+
+
+def _mean(states: Tensor, part: Tensor) -> Tensor:
+    weights = part.unsqueeze(-1).float()
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1.0)
 
 
 def logistic_line(

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-# Tokens a forward pass holds, padding included. On a CPU small batches stay in cache; a GPU wants to be filled, and
-# so do a CPU's bf16 units.
+# Tokens a forward pass holds, padding included. On a CPU, fp32 passes stay in cache; a GPU wants to be filled, and so
+# do a CPU's bf16 units.
 CPU_TOKENS = 1024
 CPU_TRAINING_TOKENS = 1024
 CPU_BF16_TOKENS = 4096
@@ -29,7 +29,7 @@ GPU_TOKENS = 65536
 CPU_PASS = 16
 CPU_BF16_PASS = 96
 GPU_PASS = 2048
-GROUP = 16  # the same of a group whose sequences share a pass with others (unpadded.py): only attention runs once more
+GROUP = 32  # the same of a group that shares a pass with others (unpadded.py): only attention runs once more
 
 
 @dataclass(frozen=True)

@@ -44,19 +44,19 @@ from transenc.pairs import Index
 class Head(Protocol):
     """What a family makes of a module: one row a sequence."""
 
-    def whole(self, module: nn.Module, batch: Batch) -> Tensor:
+    def whole(self, module: Any, batch: Batch) -> Tensor:
         """Return the (batch, ...) rows of a padded batch, of any architecture."""
         ...
 
-    def body(self, module: nn.Module) -> nn.Module:
+    def body(self, module: Any) -> Any:
         """Return the part whose last hidden states `rows` takes."""
         ...
 
-    def inputs(self, module: nn.Module, batch: Batch) -> Batch:
+    def inputs(self, module: Any, batch: Batch) -> Batch:
         """Return what the body is given for a padded batch."""
         ...
 
-    def rows(self, module: nn.Module, states: Tensor, batch: Batch) -> Tensor:
+    def rows(self, module: Any, states: Tensor, batch: Batch) -> Tensor:
         """Return the (batch, ...) rows of the body's (batch, length, dim) states."""
         ...
 
@@ -101,7 +101,7 @@ class Transformer:
         """
         module = self.module if module is None else module
         parts, order = [], []
-        for group in self._passes(tokens.lengths[index]):
+        for group in self.passes(tokens.lengths[index]):
             arrays = [
                 collate(tokens, index[chunk], pad_id=self.pad_id, names=self.tokenizer.model_input_names)
                 for chunk in group
@@ -122,7 +122,7 @@ class Transformer:
         """Return whether sequences of several lengths share a pass."""
         return self.compute.kind == "cpu" and not self.apart and unpadded.fits(self.module.config)
 
-    def _passes(self, lengths: Ints) -> list[list[Index]]:
+    def passes(self, lengths: Ints) -> list[list[Index]]:
         """Return groups of sequences of similar length, by forward pass."""
         if not self.unpadded:
             return [[chunk] for chunk in chunks(lengths, self.budget, pass_cost=self.pass_cost)]

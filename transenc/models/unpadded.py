@@ -1,8 +1,8 @@
 """Many sequences as one row: every layer but attention runs over all their tokens at once, hardly padded.
 
-A forward pass over a short batch costs a CPU as much as a few hundred tokens, whatever it holds: layers are started,
-weights laid out, gradients of every weight made and added. So sequences of all lengths share a pass, and only attention
-looks at groups of one width.
+A forward pass costs a CPU as much as some hundred tokens, whatever it holds: layers are started, weights laid out,
+gradients of every weight made and added. So sequences of all lengths share one, and only attention looks at groups of
+one width.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -33,7 +33,7 @@ def fits(config: Any) -> bool:
     return config.model_type in ROWS and config._attn_implementation == "sdpa"
 
 
-def states(body: nn.Module, groups: Sequence[Batch]) -> list[Tensor]:
+def states(body: Any, groups: Sequence[Batch]) -> list[Tensor]:
     """Run padded groups through a body in one pass and return the (batch, length, dim) states of each.
 
     groups: (batch, length) model inputs; attention_mask may also be what is added to the attention logits,
@@ -75,18 +75,20 @@ class Attention(TorchFunctionMode):
             return self._attention(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
-    def _attention(self, *row: Tensor, attn_mask: None = None, **options: Any) -> Tensor:
+    def _attention(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any
+    ) -> Tensor:
         """Return (1, heads, tokens, size) from queries, keys and values of that shape."""
-        assert attn_mask is None and row[0].shape[0] == 1
+        assert attn_mask is None and query.shape[0] == 1, "this architecture looks at the row as a whole"
         sizes = [batch * length for batch, length in self.shapes]
-        split = zip(*(states[0].transpose(0, 1).split(sizes) for states in row), strict=True)
+        split = zip(*(torch.split(t[0].transpose(0, 1), sizes) for t in (query, key, value)), strict=True)
         results = []
         for (batch, length), mask, part in zip(self.shapes, self.masks, split, strict=True):
             # (tokens, heads, size) lies in memory as it is, so every step to (batch, heads, length, size) is a view.
             apart = [t.view(batch, length, *t.shape[1:]).transpose(1, 2) for t in part]
             if mask is not None and mask.is_floating_point():
-                mask = mask.to(apart[0].dtype)
-            result = F.scaled_dot_product_attention(*apart, attn_mask=mask, **options)
+                mask = mask.to(query.dtype)
+            result = F.scaled_dot_product_attention(apart[0], apart[1], apart[2], mask, **options)
             results.append(result.transpose(1, 2).flatten(0, 1))
         return torch.cat(results).transpose(0, 1).unsqueeze(0)
 

@@ -72,8 +72,7 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
             )
         return loss(head(first), head(second), settings.temperature)
 
-    encoder.transformer.apart = settings.drop_heads > 0  # heads fall by sequence
-    with dropout(encoder.module, settings.dropout), drop_heads(encoder.module, settings.drop_heads):
+    with dropout(encoder.module, settings.dropout), drop_heads(encoder.transformer, settings.drop_heads):
         return fit(module, len(chosen), loss_of, run)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from transenc.errors import ConfigError
 from transenc.models.tokens import Tokens
+from transenc.models.transformer import Transformer
 from transenc.pairs import Index
 
 SHORTEST_MASKED = 30  # characters; shorter sentences are left whole (Mirror-BERT, data_loader.py)
@@ -125,7 +126,7 @@ def dropout(module: nn.Module, p: float | None) -> Iterator[None]:
 
 
 @contextmanager
-def drop_heads(module: nn.Module, p: float) -> Iterator[None]:
+def drop_heads(transformer: Transformer, p: float) -> Iterator[None]:
     """Switch whole attention heads off with probability `p` a sequence while training (DropHead, Zhou et al. 2020).
 
     What is left is scaled by 1 / (1 - p). Raises ConfigError for an architecture whose heads cannot be found.
@@ -133,7 +134,8 @@ def drop_heads(module: nn.Module, p: float) -> Iterator[None]:
     if p == 0:
         yield
         return
-    heads = int(module.config.num_attention_heads)  # type: ignore[union-attr, arg-type]
+    module: Any = transformer.module
+    heads = int(module.config.num_attention_heads)
 
     def before(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if not layer.training:
@@ -149,13 +151,15 @@ def drop_heads(module: nn.Module, p: float) -> Iterator[None]:
         m for name, m in module.named_modules() if name.endswith(HEADS_MEET) and isinstance(m, nn.Linear)
     ]
     if not found:
-        kind = module.config.model_type  # type: ignore[union-attr]
+        kind = module.config.model_type
         raise ConfigError(
             f"prime.drop_heads: the attention heads of a '{kind}' model are not known. Set it to 0."
         )
     hooks = [layer.register_forward_pre_hook(before) for layer in found]
+    transformer.apart = True
     try:
         yield
     finally:
+        transformer.apart = False
         for hook in hooks:
             hook.remove()
