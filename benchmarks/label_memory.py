@@ -17,7 +17,8 @@ import numpy as np
 
 from benchmarks.common import Row, main, minilm, sentences
 from transenc.pairs import Pairs
-from transenc.readers import read_pairs, write_pairs
+from transenc.readers import read_pairs
+from transenc.writers import write_pairs
 
 QUICK, FULL = 100_000, 1_000_000
 MOST_MIB = 2048.0

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Row, in_turn, main, minilm, pairs
-from transenc.readers import read_pairs, write_pairs
+from transenc.readers import read_pairs
+from transenc.writers import write_pairs
 
 QUICK, FULL = 100, 100
 WITHOUT_TORCH = """

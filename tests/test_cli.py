@@ -16,7 +16,8 @@ from tests.conftest import make_pairs
 from transenc.cli.app import main
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
-from transenc.readers import read_pairs, write_pairs
+from transenc.readers import read_pairs
+from transenc.writers import write_pairs
 
 TINY_CYCLE = [
     "--cycles", "1", "--max-pairs", "40", "--set", "prime.batch_size=16", "--set", "distill.bi.epochs=1",

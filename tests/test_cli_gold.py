@@ -12,8 +12,9 @@ import pytest
 
 from tests.conftest import make_pairs
 from tests.test_cli import run as run  # a fixture
-from transenc.readers import read_pairs, write_pairs
+from transenc.readers import read_pairs
 from transenc.repeats import summarise
+from transenc.writers import write_pairs
 
 QUICK = [
     "--precision", "fp32", "--max-pairs", "20", "--set", "prime.method=none", "--set", "distill.bi.max_length=16",

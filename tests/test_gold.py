@@ -21,11 +21,12 @@ from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
 from transenc.models.intake import resolve
 from transenc.pairs import Pairs
-from transenc.readers import has_scores, is_table_of_pairs, read_pairs, write_pairs
+from transenc.readers import has_scores, is_table_of_pairs, read_pairs
 from transenc.session import Outcome, Session
 from transenc.stages.augment import augment_sentences, augmented_pairs, outside_files
 from transenc.stages.mix import mix_pairs
 from transenc.store import Store
+from transenc.writers import write_pairs
 
 TEACHER = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "max_length": 32}
 RECIPES = ("augsbert-gold", "augsbert-few", "augsbert-domain")

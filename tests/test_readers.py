@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transenc import readers
+from transenc import lines
 from transenc.errors import ConfigError, DataError, MachineError
 from transenc.pairs import Pairs
-from transenc.readers import Reject, SkipBad, read_pairs, read_sentences, write_pairs
+from transenc.readers import Reject, SkipBad, read_pairs, read_sentences
+from transenc.writers import SUFFIXES_OUT, write_pairs
 
 HEADER = b"sentence1\tsentence2\tscore\n"
 FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -326,7 +327,7 @@ def test_long_lines_are_bad_rows_in_bounded_memory() -> None:
 
 
 def test_a_gzip_bomb_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "GZIP_FREE", 1 << 20)
+    monkeypatch.setattr(lines, "GZIP_FREE", 1 << 20)
     for name, unit in (("line", b"x"), ("lines", b"x\n")):
         path = save(f"{name}.txt.gz", gzip.compress(unit * (1 << 22)))
         with pytest.raises(DataError, match=rf"{name}.txt.gz:\d+: unpacks to over 200 times its size"):
@@ -429,7 +430,7 @@ ROWS = st.lists(st.tuples(SENTENCES, SENTENCES, SCORES), min_size=1, max_size=8)
 
 
 @FUZZ
-@given(ROWS, st.sampled_from(readers.SUFFIXES_OUT), st.booleans())
+@given(ROWS, st.sampled_from(SUFFIXES_OUT), st.booleans())
 def test_what_is_written_reads_back_equal(
     rows: list[tuple[str, str, float]], suffix: str, scored: bool
 ) -> None:
@@ -462,7 +463,7 @@ def test_scores_are_written_as_the_shortest_decimals() -> None:
     assert json.loads(Path("p.jsonl").read_text().splitlines()[1])["score"] == 0.33333334
 
 
-@pytest.mark.parametrize("suffix", readers.SUFFIXES_OUT)
+@pytest.mark.parametrize("suffix", SUFFIXES_OUT)
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [

@@ -13,8 +13,8 @@ from tests.runs import content
 from tests.tiny import tiny_plm
 from transenc.cli.app import main
 from transenc.errors import ConfigError
-from transenc.readers import write_pairs
 from transenc.repeats import parse_seeds, reproduce, summarise
+from transenc.writers import write_pairs
 
 QUICK = [
     "--cycles", "1", "--precision", "fp32", "--device", "cpu", "--set", "prime.method=none",

@@ -28,7 +28,7 @@ from transenc.models.device import Compute
 from transenc.models.layout import head_of
 from transenc.pairs import Pairs, Scores, join
 from transenc.parallel import Portable, Workers, portable
-from transenc.readers import read_pairs, write_pairs
+from transenc.readers import read_pairs
 from transenc.scorer import COMBINE, BothOrders, blend, mean, to_labels, weighted_mean
 from transenc.seeds import derive
 from transenc.stages.agree import judge
@@ -44,6 +44,7 @@ from transenc.stages.select import choose_by, choose_by_agreement
 from transenc.stages.trials import try_seeds
 from transenc.store import Checkpoints, canonical, fingerprint, manifest
 from transenc.training import Fit, Fitted
+from transenc.writers import write_pairs
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import numpy as np
 from transenc.augmenters import Fill, as_written, check_share, choose, replace_spans, word_spans
 from transenc.augmenters.wordnet import PARTS, find_wordnet, read_wordnet
 from transenc.errors import ConfigError, DataError
-from transenc.readers import read_lines
+from transenc.lines import read_lines
 
 PPDB = " ||| "
 EQUIVALENT = "Equivalence"  # the entailment relation of PPDB 2.0 that keeps a label

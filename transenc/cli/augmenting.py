@@ -27,8 +27,9 @@ def augment_file(
     """Rewrite sentences of a file: print `show` of each augmenter, or with `out` write gold's pairs rewritten."""
     from transenc.augmenters import Fill
     from transenc.errors import ConfigError, DataError
-    from transenc.readers import SkipBad, read_pairs, read_sentences, write_pairs
+    from transenc.readers import SkipBad, read_pairs, read_sentences
     from transenc.stages.augment import augment_sentences, augmented_pairs, outside_files
+    from transenc.writers import write_pairs
 
     if sum(map(bool, (gold, pairs, corpus))) != 1:
         raise ConfigError("--augment takes one of --gold FILE, --pairs FILE and --corpus FILE.")

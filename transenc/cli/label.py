@@ -64,12 +64,13 @@ def label(
     from transenc.errors import ConfigError
     from transenc.interrupt import stop_on_signals
     from transenc.models.loading import load_scorer
-    from transenc.readers import SUFFIXES_OUT, SkipBad, read_pairs, read_sentences, write_pairs
+    from transenc.readers import SkipBad, read_pairs, read_sentences
     from transenc.scorer import COMBINE, BothOrders, blend, to_labels
     from transenc.seeds import derive
     from transenc.single import output_file
     from transenc.stages.label import score_pairs
     from transenc.store import fingerprint
+    from transenc.writers import SUFFIXES_OUT, write_pairs
 
     if augment:
         from transenc.cli.augmenting import augment_file

@@ -1,0 +1,213 @@
+"""File formats of sentences and pairs: each opens a path and gives numbered rows and what makes columns of one."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from transenc.errors import DataError
+from transenc.lines import BadRow, check_file, one_line, show, text_lines
+
+Column = tuple[str, ...]  # the names that a column may have; the first is the one we write
+Rows = tuple[Iterator[tuple[int, Any]], Callable[[Any], Sequence[object] | None]]
+
+
+def _plain(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Rows:
+    """Read a sentence a line, or `a||b` lines."""
+
+    def parse(line: str) -> Sequence[object] | None:
+        if len(wanted) == 1:
+            return None if not line or line.isspace() else (line,)
+        sides = line.split("||")
+        if len(sides) != 2:
+            raise BadRow(f"not two parts as in a||b but {len(sides)}", "not two parts as in a||b")
+        return (*sides, None)
+
+    if len(wanted) == 3 and not optional:
+        raise DataError(f"{path}: a||b lines hold no scores; use .tsv, .csv, .jsonl or .parquet.")
+    return text_lines(path), parse
+
+
+def _place(
+    path: Path, found: Sequence[str], wanted: Sequence[Column], optional: Sequence[Column]
+) -> list[int | None]:
+    """Return the place of every wanted column among those found; None for an optional one not there."""
+    places = [next((found.index(name) for name in names if name in found), None) for names in wanted]
+    if any(place is None and names not in optional for place, names in zip(places, wanted, strict=True)):
+        have = ", ".join(map(show, found[:10])) + (", ..." if len(found) > 10 else "")
+        needed = ", ".join(" or ".join(names) for names in wanted if names not in optional)
+        raise DataError(
+            f"{path}:1: not the columns needed. Found: {have}. Needed: {needed}. "
+            "Add a header line, or rename the columns."
+        )
+    twice = [name for name, n in Counter(found).items() if n > 1 and any(name in names for names in wanted)]
+    if twice:
+        raise DataError(f"{path}:1: two columns are named {show(twice[0])}; rename one.")
+    return places
+
+
+def _split_tsv(line: str) -> list[str]:
+    return line.split("\t")
+
+
+def _split_csv(line: str) -> list[str]:
+    """Split one line, which is one record: a stray quote cannot swallow the lines after it."""
+    try:
+        return next(csv.reader([line], strict=True), [])
+    except csv.Error as error:
+        reason = str(error)
+        if reason == "unexpected end of data":
+            reason = "a quote is not closed on this line (text with line breaks: use .jsonl)"
+        raise BadRow(reason) from None
+
+
+def _table(split: Callable[[str], list[str]]) -> Callable[[Path, Sequence[Column], Sequence[Column]], Rows]:
+    def read(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Rows:
+        lines = text_lines(path)
+        number, header = next(lines, (1, ""))
+        try:
+            if isinstance(header, BadRow):
+                raise header
+            found = split(header)
+        except BadRow as error:
+            raise DataError(f"{path}:{number}: the header cannot be read: {error}.") from None
+        if not header:
+            raise DataError(f"{path}:1: no header; the file is empty or starts with a blank line.")
+        places = _place(path, found, wanted, optional)
+
+        def parse(line: str) -> Sequence[object]:
+            values = split(line)
+            if len(values) != len(found):
+                columns = f"{len(values)} column{'s' * (len(values) != 1)}"
+                raise BadRow(f"{columns}, the header has {len(found)}", "wrong number of columns")
+            return [None if place is None else values[place] for place in places]
+
+        return lines, parse
+
+    return read
+
+
+def _refuse_constant(name: str) -> object:
+    raise BadRow(f"{name} is not JSON", "not JSON")
+
+
+def _object(members: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(members)
+    if len(found) != len(members):
+        twice = next(key for key, n in Counter(key for key, _ in members).items() if n > 1)
+        raise BadRow(f"key {show(twice)} occurs twice", "a key occurs twice")
+    return found
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=float, object_pairs_hook=_object)
+
+
+def _jsonl(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Rows:
+    def parse(line: str) -> Sequence[object]:
+        try:
+            found = _JSON.decode(line)
+        except json.JSONDecodeError as error:
+            raise BadRow(f"not JSON: {error.msg} at column {error.colno}", "not JSON") from None
+        except RecursionError:
+            raise BadRow("nested too deeply") from None
+        if not isinstance(found, dict):
+            raise BadRow("not a JSON object")
+        for names in wanted:
+            if names not in optional and not any(name in found for name in names):
+                have = ", ".join(map(show, list(found)[:10])) or "none"
+                missing = f"no key {' or '.join(map(repr, names))}"
+                raise BadRow(f"{missing} (keys: {have})", missing)
+        return [next((found[name] for name in names if name in found), None) for names in wanted]
+
+    return text_lines(path), parse
+
+
+def _parquet(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Rows:
+    import pyarrow as pa  # local: heavy, and only this format needs it
+    import pyarrow.parquet as pq
+
+    damage = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
+    try:
+        file = pq.ParquetFile(path)
+    except damage as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
+    schema = file.schema_arrow
+    places = _place(path, schema.names, wanted, optional)
+    named = [None if place is None else schema.names[place] for place in places]
+    for column, names in zip(named, wanted, strict=True):
+        if column is None:
+            continue
+        kind = schema.field(column).type
+        plain = str(kind.value_type if pa.types.is_dictionary(kind) else kind)
+        if names in wanted[:2] and plain not in ("string", "large_string", "string_view"):
+            raise DataError(f"{path}: column {show(column)} is {kind}, not string.")
+        if names in wanted[2:] and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise DataError(f"{path}: column {show(column)} is {kind}, not a number.")
+
+    def rows() -> Iterator[tuple[int, Any]]:
+        number = 0
+        try:
+            for batch in file.iter_batches(4096, columns=[name for name in named if name is not None]):
+                columns = []
+                for name in named:
+                    values = None if name is None else batch.column(name)
+                    if values is None:
+                        columns.append([None] * len(batch))
+                    elif pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+                        columns.append(values.to_pylist())
+                    else:  # as bytes: text that is not UTF-8 costs its row, not the file
+                        columns.append(values.cast(pa.large_string()).cast(pa.large_binary()).to_pylist())
+                for row in zip(*columns, strict=True):
+                    number += 1
+                    yield number, row
+        except damage as error:
+            raise DataError(f"{path}:{number + 1}: cannot be read as Parquet: {one_line(error)}") from None
+
+    def parse(row: Sequence[object]) -> Sequence[object]:
+        try:
+            return [value.decode() if isinstance(value, bytes) else value for value in row]
+        except UnicodeDecodeError:
+            raise BadRow("the text is not UTF-8") from None
+
+    return rows(), parse
+
+
+FORMATS: dict[str, Callable[[Path, Sequence[Column], Sequence[Column]], Rows]] = {
+    ".txt": _plain,
+    ".tsv": _table(_split_tsv),
+    ".csv": _table(_split_csv),
+    ".jsonl": _jsonl,
+    ".parquet": _parquet,
+}
+
+
+def columns_of(path: Path) -> list[str]:
+    """Return the column names of a table, or the keys of the first line of a .jsonl; none for plain lines.
+
+    Raises DataError for a file that cannot be read.
+    """
+    check_file(path)
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq  # local: heavy
+
+        try:
+            names: list[str] = pq.ParquetFile(path).schema_arrow.names
+            return names
+        except (OSError, ValueError) as error:  # what is wrong is told where the file is read
+            raise DataError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
+    first = next((line for _, line in text_lines(path)), "")
+    if isinstance(first, BadRow):
+        return []
+    try:
+        if suffix == ".jsonl":
+            keys: list[str] = list(_JSON.decode(first))
+            return keys
+        split = {".tsv": _split_tsv, ".csv": _split_csv}.get(suffix)
+        return split(first) if split else []
+    except (BadRow, ValueError, TypeError, RecursionError):  # told where the file is read
+        return []
