@@ -11,6 +11,8 @@ from transenc.config import Settings
 
 # A half-cycle is (teaching family, learning family); a recipe is a ring of them.
 HALF_CYCLES = (("bi", "cross"), ("cross", "bi"))
+# Kinds of stages that look at the models of all cycles, each in a directory of its own below the run.
+OVER_CYCLES = ("select", "ensemble", "best")
 
 
 @dataclass(frozen=True)

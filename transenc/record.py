@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from transenc import __version__, registry
+from transenc.cycle import OVER_CYCLES
 from transenc.errors import ConfigError
 from transenc.stages.context import Context
 from transenc.store import canonical, write_file
@@ -88,7 +89,7 @@ def _continues(before: Any, now: Mapping[str, Any]) -> bool:
 def _reopen(context: Context) -> None:
     """Remove the stages that look at all cycles, each in one step; the old command could make them again, too."""
     aside = context.store.temporary()
-    for name in ("best", "ensemble", "select"):
+    for name in OVER_CYCLES:
         if context.store.path(name).exists():
             context.store.path(name).rename(aside / name)
     shutil.rmtree(aside)
