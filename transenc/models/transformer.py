@@ -71,7 +71,7 @@ class Transformer:
     compute: Compute
     _copy: nn.Module | None = field(default=None, repr=False)
     noisy: bool = False  # scoring keeps dropout on, for measuring how sure the model is
-    apart: bool = False  # something in the module counts on a batch axis: sequences may not share a row
+    padded: bool = False  # something in the module counts on a batch axis: sequences may not share a row
 
     def tokens(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Tokens:
         """Tokenise sentences or pairs of sentences once."""
@@ -120,7 +120,7 @@ class Transformer:
     @property
     def unpadded(self) -> bool:
         """Return whether sequences of several lengths share a pass."""
-        return self.compute.kind == "cpu" and not self.apart and unpadded.fits(self.module.config)
+        return self.compute.kind == "cpu" and not self.padded and unpadded.fits(self.module.config)
 
     def passes(self, lengths: Ints) -> list[list[Index]]:
         """Return groups of sequences of similar length, by forward pass."""

@@ -43,14 +43,12 @@ def states(body: Any, groups: Sequence[Batch]) -> list[Tensor]:
     names = [name for name in groups[0] if name != "attention_mask"]
     row = {name: _joined([group[name] for group in groups]) for name in names}
     if "position_ids" not in row:
-        device, offset = groups[0]["input_ids"].device, position_offset(body.config)
-        at = [torch.arange(offset, offset + shape[1], device=device).expand(shape) for shape in shapes]
-        row["position_ids"] = _joined(at)
+        row["position_ids"] = _joined([_positions(group["input_ids"], body.config) for group in groups])
     attention = Attention(shapes, [_mask(group["attention_mask"]) for group in groups])
     with attention:
         flat = body(**row).last_hidden_state[0]
-    # Anything else would have let sequences read each other.
-    assert attention.runs >= body.config.num_hidden_layers, "attention did not go through torch's function"
+    if attention.runs < body.config.num_hidden_layers:  # sequences would have read each other
+        raise RuntimeError(f"the attention of {type(body).__name__} did not go through torch's function")
     parts = flat.split([batch * length for batch, length in shapes])
     return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
@@ -79,7 +77,8 @@ class Attention(TorchFunctionMode):
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any
     ) -> Tensor:
         """Return (1, heads, tokens, size) from queries, keys and values of that shape."""
-        assert attn_mask is None and query.shape[0] == 1, "this architecture looks at the row as a whole"
+        if attn_mask is not None or query.shape[0] != 1:
+            raise RuntimeError("this architecture looks at the row as a whole")
         sizes = [batch * length for batch, length in self.shapes]
         split = zip(*(torch.split(t[0].transpose(0, 1), sizes) for t in (query, key, value)), strict=True)
         results = []
@@ -95,6 +94,16 @@ class Attention(TorchFunctionMode):
 
 def _joined(parts: list[Tensor]) -> Tensor:
     return torch.cat([part.flatten() for part in parts]).unsqueeze(0)
+
+
+def _positions(ids: Tensor, config: Any) -> Tensor:
+    """Return the (batch, length) positions that the architecture itself would choose."""
+    offset = position_offset(config)
+    if not offset:
+        return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    # The RoBERTa line counts what is not the padding id, also where a text holds that by name.
+    real = (ids != config.pad_token_id).long()
+    return (real.cumsum(1) + offset - 1 - config.pad_token_id) * real + config.pad_token_id
 
 
 def _mask(mask: Tensor) -> Tensor | None:

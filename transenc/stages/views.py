@@ -156,10 +156,10 @@ def drop_heads(transformer: Transformer, p: float) -> Iterator[None]:
             f"prime.drop_heads: the attention heads of a '{kind}' model are not known. Set it to 0."
         )
     hooks = [layer.register_forward_pre_hook(before) for layer in found]
-    transformer.apart = True
+    transformer.padded = True
     try:
         yield
     finally:
-        transformer.apart = False
+        transformer.padded = False
         for hook in hooks:
             hook.remove()
