@@ -98,12 +98,12 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 def _positions(ids: Tensor, config: Any) -> Tensor:
     """Return the (batch, length) positions that the architecture itself would choose."""
-    offset = position_offset(config)
-    if not offset:
+    if not position_offset(config):
         return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     # The RoBERTa line counts what is not the padding id, also where a text holds that by name.
-    real = (ids != config.pad_token_id).long()
-    return (real.cumsum(1) + offset - 1 - config.pad_token_id) * real + config.pad_token_id
+    pad = int(config.pad_token_id)
+    real = (ids != pad).long()
+    return real.cumsum(1) * real + pad
 
 
 def _mask(mask: Tensor) -> Tensor | None:
