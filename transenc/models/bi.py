@@ -17,7 +17,14 @@ from transenc.models import layout
 from transenc.models.device import Compute
 from transenc.models.intake import describe
 from transenc.models.tokens import Tokens
-from transenc.models.transformer import Transformer, load_module, load_tokenizer, own_length, position_limit
+from transenc.models.transformer import (
+    Head,
+    Transformer,
+    load_module,
+    load_tokenizer,
+    own_length,
+    position_limit,
+)
 from transenc.models.unpadded import Batch
 from transenc.pairs import Index, Pairs, Scores, cosines
 
@@ -33,7 +40,7 @@ def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Pooled:
+class Pooled(Head):
     """Pool a body's states to one vector a sentence."""
 
     pooling: str
@@ -45,10 +52,6 @@ class Pooled:
     def body(self, module: Any) -> Any:
         """Return the module: it is all body."""
         return module
-
-    def inputs(self, module: Any, batch: Batch) -> Batch:
-        """Return the batch as it is."""
-        return batch
 
     def rows(self, module: Any, states: Tensor, batch: Batch) -> Tensor:
         """Return (batch, dim) vectors."""

@@ -30,7 +30,7 @@ from transenc.models.unpadded import Batch
 from transenc.pairs import Index, Pairs, Scores
 
 
-class Classified:
+class Classified(Head):
     """Take the one logit of a sequence classifier."""
 
     def whole(self, module: Any, batch: Batch) -> Tensor:
@@ -41,10 +41,6 @@ class Classified:
     def body(self, module: Any) -> Any:
         """Return what is below the classifier."""
         return module.base_model
-
-    def inputs(self, module: Any, batch: Batch) -> Batch:
-        """Return the batch as it is."""
-        return batch
 
     def rows(self, module: Any, states: Tensor, batch: Batch) -> Tensor:
         """Return (batch,) logits."""

@@ -53,8 +53,8 @@ class Head(Protocol):
         ...
 
     def inputs(self, module: Any, batch: Batch) -> Batch:
-        """Return what the body is given for a padded batch."""
-        ...
+        """Return what the body is given for a padded batch: the batch, unless a head reads it otherwise."""
+        return batch
 
     def rows(self, module: Any, states: Tensor, batch: Batch) -> Tensor:
         """Return the (batch, ...) rows of the body's (batch, length, dim) states."""
@@ -87,8 +87,10 @@ class Transformer:
         return CPU_TRAINING_TOKENS if torch.is_grad_enabled() else CPU_TOKENS
 
     @property
-    def pass_cost(self) -> int:
-        """Return what one more forward pass costs, in tokens of work."""
+    def group_cost(self) -> int:
+        """Return what one more group of sequences costs, in tokens of work: a forward pass, unless they share it."""
+        if self.unpadded:
+            return GROUP
         if self.compute.kind != "cpu":
             return GPU_PASS
         return CPU_BF16_PASS if self.compute.precision == "bf16" else CPU_PASS
@@ -124,11 +126,12 @@ class Transformer:
 
     def passes(self, lengths: Ints) -> list[list[Index]]:
         """Return groups of sequences of similar length, by forward pass."""
+        groups = chunks(lengths, self.budget, pass_cost=self.group_cost)
         if not self.unpadded:
-            return [[chunk] for chunk in chunks(lengths, self.budget, pass_cost=self.pass_cost)]
+            return [[chunk] for chunk in groups]
         passes: list[list[Index]] = []
         room = 0
-        for chunk in chunks(lengths, self.budget, pass_cost=GROUP):
+        for chunk in groups:
             size = len(chunk) * int(lengths[chunk].max())
             if size > room:
                 passes.append([])

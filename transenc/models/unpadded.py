@@ -46,10 +46,10 @@ def states(body: Any, groups: Sequence[Batch]) -> list[Tensor]:
         row["position_ids"] = _joined([_positions(group["input_ids"], body.config) for group in groups])
     attention = Attention(shapes, [_mask(group["attention_mask"]) for group in groups])
     with attention:
-        flat = body(**row).last_hidden_state[0]
+        flat: Tensor = body(**row).last_hidden_state[0]
     if attention.runs < body.config.num_hidden_layers:  # sequences would have read each other
         raise RuntimeError(f"the attention of {type(body).__name__} did not go through torch's function")
-    parts = flat.split([batch * length for batch, length in shapes])
+    parts = torch.split(flat, attention.sizes)
     return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
 
@@ -59,9 +59,10 @@ class Attention(TorchFunctionMode):
     shapes: (batch, length) of the groups in the row. masks: what attention takes for each, or None.
     """
 
-    def __init__(self, shapes: Sequence[torch.Size], masks: Sequence[Tensor | None]) -> None:
+    def __init__(self, shapes: Sequence[torch.Size], masks: list[Tensor | None]) -> None:
         super().__init__()
         self.shapes, self.masks = shapes, masks
+        self.sizes = [batch * length for batch, length in shapes]
         self.runs = 0
 
     def __torch_function__(
@@ -79,14 +80,15 @@ class Attention(TorchFunctionMode):
         """Return (1, heads, tokens, size) from queries, keys and values of that shape."""
         if attn_mask is not None or query.shape[0] != 1:
             raise RuntimeError("this architecture looks at the row as a whole")
-        sizes = [batch * length for batch, length in self.shapes]
-        split = zip(*(torch.split(t[0].transpose(0, 1), sizes) for t in (query, key, value)), strict=True)
+        if self.runs == 1:  # autocast decides the precision of attention, the same in all layers
+            self.masks = [m if m is None or m.dtype == torch.bool else m.to(query.dtype) for m in self.masks]
+        split = zip(
+            *(torch.split(t[0].transpose(0, 1), self.sizes) for t in (query, key, value)), strict=True
+        )
         results = []
         for (batch, length), mask, part in zip(self.shapes, self.masks, split, strict=True):
             # (tokens, heads, size) lies in memory as it is, so every step to (batch, heads, length, size) is a view.
             apart = [t.view(batch, length, *t.shape[1:]).transpose(1, 2) for t in part]
-            if mask is not None and mask.is_floating_point():
-                mask = mask.to(query.dtype)
             result = F.scaled_dot_product_attention(apart[0], apart[1], apart[2], mask, **options)
             results.append(result.transpose(1, 2).flatten(0, 1))
         return torch.cat(results).transpose(0, 1).unsqueeze(0)
