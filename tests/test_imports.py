@@ -25,7 +25,14 @@ LAYERS = [
         "transenc.interrupt",
     ],
     ["transenc.pairs", "transenc.store", "transenc.config"],
-    ["transenc.metrics", "transenc.readers", "transenc.scorer"],
+    [
+        "transenc.metrics",
+        "transenc.lines",
+        "transenc.formats",
+        "transenc.readers",
+        "transenc.writers",
+        "transenc.scorer",
+    ],
     [
         "transenc.agreement",
         "transenc.digests",
