@@ -13,6 +13,7 @@ import torch
 from benchmarks import peers
 from benchmarks.common import Floats, Row, computes, main, minilm, pairs, spearman
 from benchmarks.inference import measure
+from benchmarks.limits import products
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
 
@@ -41,7 +42,9 @@ def run(size: int) -> list[Row]:
             model = peers.cross(path, device=device, precision=precision)
             return lambda: model.predict(texts)
 
-        return measure(f"cross-score {size:,} pairs", "pairs/s", size, ours, peer, agree)
+        transformer = CrossFamily().load(path, compute=computes()[0]).transformer
+        operations = products(transformer.module.config, transformer.tokens(texts).lengths)
+        return measure(f"cross-score {size:,} pairs", "pairs/s", size, ours, peer, agree, operations)
 
 
 if __name__ == "__main__":

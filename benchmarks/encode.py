@@ -11,6 +11,7 @@ import torch
 from benchmarks import peers
 from benchmarks.common import Floats, Row, computes, main, minilm, sentences, spearman
 from benchmarks.inference import measure
+from benchmarks.limits import products
 from transenc.models.bi import BiFamily
 from transenc.models.device import Compute
 
@@ -41,7 +42,8 @@ def run(size: int) -> list[Row]:
             f"{lengths.mean():.1f} tokens a sentence, padding {padded / lengths.sum() - 1:.1%}"
         )
 
-    return measure(f"encode {size:,} sentences", "sentences/s", size, ours, peer, agree)
+    operations = products(transformer.module.config, lengths)
+    return measure(f"encode {size:,} sentences", "sentences/s", size, ours, peer, agree, operations)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ import torch
 
 from benchmarks import peers
 from benchmarks.common import Row, in_turn, machine, minilm, pairs, sentences, show, spearman
-from benchmarks.training import train
+from benchmarks.limits import matrix_rate, products, share, synchronise
+from benchmarks.training import token_counts, train
 from transenc import registry
 from transenc.config import Distill
 from transenc.models.device import Compute
-from transenc.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,6 @@ class Size:
     heads: int
     sentences: int
     pairs: int
-
-    def flops(self, tokens: float, length: float) -> float:
-        """Return the products of a forward pass over `tokens` tokens in sequences of `length`."""
-        weights = self.layers * (4 * self.width**2 + 2 * self.width * self.ffn)
-        return tokens * (2 * weights + 4 * self.layers * self.width * length)
 
 
 SIZES = (
@@ -68,24 +63,6 @@ def build(size: Size, tokenizer: Path, path: Path) -> Path:
     return path
 
 
-def matrix_rate(device: str) -> float:
-    """Return the products a second of a large bf16 matrix product of random numbers here."""
-    n = 8192 if device.startswith("cuda") else 1024
-    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
-    times = []
-    for _ in range(10):
-        synchronise(device)
-        seconds, _ = in_turn({"product": lambda: (a @ b, synchronise(device))}, rounds=1)
-        times.append(seconds["product"])
-    return 2 * n**3 / sorted(times)[len(times) // 2]
-
-
-def synchronise(device: str) -> None:
-    """Wait until a GPU has done what it was given."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
 def student(path: Path, family: str, compute: Compute) -> Any:
     """Return a new student, the same at each call."""
     torch.manual_seed(0)
@@ -95,7 +72,7 @@ def student(path: Path, family: str, compute: Compute) -> Any:
     )
 
 
-def inference(size: Size, path: Path, compute: Compute, rate: float) -> list[Row]:
+def inference(size: Size, path: Path, compute: Compute) -> list[Row]:
     """Encode sentences and score pairs with a cross-encoder, each way."""
     rows: list[Row] = []
     texts = sentences(size.sentences)
@@ -128,13 +105,14 @@ def inference(size: Size, path: Path, compute: Compute, rate: float) -> list[Row
         seconds, results = in_turn(work)
         lengths = student(path, "bi" if what == "encode" else "cross", compute).transformer
         counts = lengths.tokens(encoded).lengths
-        share = size.flops(counts.sum(), counts.mean()) / seconds["ours"] / rate
+        config = lengths.module.config
+        used = share(compute, products(config, counts), seconds["ours"])
         if what == "encode":
             mine, plain = ((results[k][:-1] * results[k][1:]).sum(1) for k in ("ours", "fp32"))
         else:
             mine, plain = results["ours"], results["fp32"]
         agreement = (
-            f"{counts.mean():.1f} tokens each; {share:.1%} of the bf16 matrix rate; against its fp32: Spearman "
+            f"{counts.mean():.1f} tokens each; {used}; against its fp32: Spearman "
             f"{spearman(mine, plain):.5f}, largest difference {np.abs(mine - plain).max():.1e}"
         )
         for side, name in (("bf16", " in bf16"), ("default", " at its defaults")):
@@ -152,7 +130,7 @@ def inference(size: Size, path: Path, compute: Compute, rate: float) -> list[Row
     return rows
 
 
-def training(size: Size, path: Path, compute: Compute, rate: float) -> list[Row]:
+def training(size: Size, path: Path, compute: Compute) -> list[Row]:
     """Train one epoch of both families, each way."""
     rows: list[Row] = []
     given = pairs(size.pairs)
@@ -163,7 +141,7 @@ def training(size: Size, path: Path, compute: Compute, rate: float) -> list[Row]
 
         def ours(model: Any, settings: Any = settings) -> tuple[Any, list[float]]:
             losses = train(model, given, settings, compute)
-            synchronise(compute.device)
+            synchronise(compute)
             return model, losses
 
         def theirs(
@@ -171,7 +149,7 @@ def training(size: Size, path: Path, compute: Compute, rate: float) -> list[Row]
         ) -> tuple[Any, float]:
             work = peers.train_bi if family == "bi" else peers.train_cross
             loss = work(model, given, batch=settings.batch_size, rate=settings.learning_rate, bf16=bf16)
-            synchronise(compute.device)
+            synchronise(compute)
             return model, loss
 
         def new(family: str = family, settings: Any = settings) -> Any:
@@ -191,10 +169,10 @@ def training(size: Size, path: Path, compute: Compute, rate: float) -> list[Row]
         }
         seconds, results = in_turn(sides, prepare=prepare)
         model, losses = results["ours"]
-        counts = token_counts(model, family, given)
-        share = 3 * size.flops(counts.sum(), counts.mean()) / seconds["ours"] / rate
+        operations = 3 * products(model.transformer.module.config, token_counts(model, family, given))
+        used = share(compute, operations, seconds["ours"])
         agreement = (
-            f"{share:.1%} of the bf16 matrix rate; mean loss {np.mean(losses):.4f} against "
+            f"{used}; mean loss {np.mean(losses):.4f} against "
             f"{results['default'][1]:.4f} (other orders and dropout)"
         )
         for side, name in (("bf16", " in bf16"), ("default", " at its defaults")):
@@ -205,14 +183,6 @@ def training(size: Size, path: Path, compute: Compute, rate: float) -> list[Row]
     return rows
 
 
-def token_counts(model: Any, family: str, given: Pairs) -> Any:
-    """Return the lengths of all sequences that one epoch reads."""
-    if family == "cross":
-        return model.transformer.tokens(list(given.rows())).lengths
-    sides = [*given.column(given.left), *given.column(given.right)]
-    return model.transformer.tokens(sides).lengths
-
-
 def main() -> None:
     """Print every row."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -221,8 +191,8 @@ def main() -> None:
     parser.add_argument("--sizes", default=",".join(size.name for size in SIZES))
     arguments = parser.parse_args()
     compute = Compute.choose(precision="bf16")
-    rate = matrix_rate(compute.device)
-    print(machine()["GPU"], f"bf16 matrix product {rate / 1e12:.0f} TFLOP/s", flush=True)
+    rate = matrix_rate(compute) / 1e12
+    print(machine()["GPU"], f"bf16 matrix product {rate:.0f} TFLOP/s", flush=True)
     for size in SIZES:
         if size.name not in arguments.sizes.split(","):
             continue
@@ -232,8 +202,8 @@ def main() -> None:
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             path = build(fewer, arguments.tokenizer or minilm(), Path(folder))
-            show(inference(fewer, path, compute, rate))
-            show(training(fewer, path, compute, rate))
+            show(inference(fewer, path, compute))
+            show(training(fewer, path, compute))
 
 
 if __name__ == "__main__":

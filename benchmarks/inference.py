@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Floats, Row, computes, in_turn, no_bf16
+from benchmarks.limits import share
 from transenc.models.device import Compute
 
 
@@ -18,11 +19,12 @@ def measure(
     ours: Callable[[Compute], Callable[[], Any]],
     peer: Callable[..., Callable[[], Any]],
     agree: Callable[[Floats, Floats], str],
+    operations: float,
 ) -> list[Row]:
     """Time each precision that pays here.
 
     ours: makes our work for a compute. peer: makes the same for a device, and a precision unless at its default.
-    agree: compares our results with those of the peer in fp32.
+    agree: compares our results with those of the peer in fp32. operations: of all the matrix products.
     """
     rows: list[Row] = []
     plain: Floats | None = None
@@ -33,7 +35,8 @@ def measure(
         seconds, results = in_turn(sides, rounds=5)
         if plain is None:
             plain = np.asarray(results["theirs"], np.float32)
-        agreement = f"against its fp32: {agree(results['ours'], plain)}{no_bf16()}"
+        used = share(compute, operations, seconds["ours"])
+        agreement = f"against its fp32: {agree(results['ours'], plain)}; {used}{no_bf16()}"
         for side, goal in (("theirs", 1.4), ("default", 4.0)):
             if side in seconds:
                 name = "sentence-transformers" + (" at its defaults" if side == "default" else "")

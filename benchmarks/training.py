@@ -7,9 +7,11 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from benchmarks.common import Row, computes, dev, in_turn, minilm, no_bf16, pairs, spearman
+from benchmarks.limits import products, share
 from transenc import registry
 from transenc.config import DistillSettings
 from transenc.models.device import Compute
@@ -33,6 +35,15 @@ def train(model: Any, given: Pairs, settings: DistillSettings, compute: Compute)
     run = Fit(settings, compute, 0, "benchmark", report=lambda p: losses.append(p.loss))
     distill_model(model, given, settings, run)
     return [loss for loss in losses if loss is not None]
+
+
+def token_counts(model: Any, family: str, given: Pairs) -> npt.NDArray[np.int64]:
+    """Return the token counts of all sequences that one epoch reads in one order."""
+    texts = (
+        list(given.rows()) if family == "cross" else [*given.column(given.left), *given.column(given.right)]
+    )
+    lengths: npt.NDArray[np.int64] = model.transformer.tokens(texts).lengths
+    return lengths
 
 
 def plain_difference(family: str, settings: DistillSettings, given: Pairs) -> float:
@@ -83,11 +94,13 @@ def measure(
         seconds, results = in_turn({"ours": ours, "theirs": theirs}, prepare=new)
         default = seconds["theirs"] if default is None else default
         (mine, my_loss), (other, other_loss) = results["ours"], results["theirs"]
+        operations = 3 * products(mine.transformer.module.config, token_counts(mine, family, given))
+        used = share(compute, settings.epochs * operations, seconds["ours"])
         mine_dev = spearman(mine.score(gold), gold.scores)
         other_dev = spearman(score_peer(other, gold), gold.scores)
         agreement = (
             f"losses of plain batches within {same:.1e}; mean loss {my_loss:.4f} against {other_loss:.4f}, "
-            f"dev Spearman {mine_dev:.4f} against {other_dev:.4f} (other orders and dropout){no_bf16()}"
+            f"dev Spearman {mine_dev:.4f} against {other_dev:.4f} (other orders and dropout); {used}{no_bf16()}"
         )
         name = f"train {family}, {size:,} pairs, batch {settings.batch_size}, {compute.precision}"
         for peer, time, goal in (
