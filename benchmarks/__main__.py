@@ -3,6 +3,7 @@
     python -m benchmarks                                   the quick ones, all claims but a whole cycle
     python -m benchmarks mine_bm25 whole_cycle --full      these, at the sizes of the claims
     python -m benchmarks growth                            time and memory against N
+    python -m benchmarks growth --kinds train --limit 150  of one kind of work, with more time for a point
     python -m benchmarks --write docs/performance.md       keep the results beside it, and write all that are kept
 
 With --write, results are kept in a JSON file of the same name, so a table can be made in several runs.
@@ -52,12 +53,10 @@ def rows_of(name: str, options: list[str]) -> list[Row]:
     return [Row(**row) for row in json.loads(done.stdout.splitlines()[-1])]
 
 
-def points(options: list[str], plot: Path | None) -> dict[str, Any]:
+def points(options: list[str]) -> dict[str, Any]:
     """Run growth in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.growth", "--json", *options]
-    done = subprocess.run(
-        command + (["--plot", str(plot)] if plot else []), stdout=subprocess.PIPE, text=True, check=True
-    )
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -99,6 +98,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--full", action="store_true", help="the sizes of the claims")
     parser.add_argument("--size", help="any other size")
+    parser.add_argument("--kinds", default="", help=f"of growth, comma separated: {', '.join(growth.KINDS)}")
+    parser.add_argument("--limit", help="of growth: seconds that a point may be expected to take")
     parser.add_argument("--write", type=Path, help="Markdown file to write")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):
@@ -112,8 +113,13 @@ def main() -> None:
         result: dict[str, Any] = {"when": datetime.date.today().isoformat(), "machine": machine()}
         try:
             if name == "growth":
-                plot = arguments.write.with_name("growth.svg") if arguments.write else None
-                result["points"] = points([o for o in options if o != "--full"], plot)
+                limit = ["--limit", arguments.limit] if arguments.limit else []
+                given = [kind for kind in arguments.kinds.split(",") if kind]
+                found = points([*given, *limit, *(o for o in options if o != "--full")])
+                # What is measured anew takes the place of what was kept; other kinds of work stay.
+                result["points"] = {**(kept.get(name, {}).get("points", {}) if given else {}), **found}
+                if arguments.write:
+                    growth.plot(result["points"], arguments.write.with_name("growth.svg"))
                 print(growth.markdown(result["points"]))
             else:
                 rows = rows_of(name, options)

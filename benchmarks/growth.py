@@ -122,7 +122,7 @@ def measure(kinds: list[str], limit: float, largest: int) -> dict[str, list[dict
         for n in (size for size in SIZES if size <= largest):
             if points:
                 slope = exponent([p["n"] for p in points], [p["seconds"] for p in points])
-                slope = 2.0 if np.isnan(slope) else max(1.0, slope)
+                slope = 1.0 if np.isnan(slope) else max(1.0, slope)
                 if points[-1]["seconds"] * (n / points[-1]["n"]) ** slope > limit:
                     break
             command = [sys.executable, "-m", "benchmarks.growth", "--cell", kind, str(n)]
@@ -146,7 +146,11 @@ def markdown(found: dict[str, list[dict[str, float]]]) -> str:
         cells = {p["n"]: f"{p['seconds']:.3g} s, {p['mib']:,.0f} MiB" for p in points}
         ns = [p["n"] for p in points]
         slopes = [exponent(ns, [p[key] for p in points]) for key in ("seconds", "mib")]
-        row = [KINDS[kind][1], *(cells.get(n, "") for n in SIZES), *(f"{slope:.2f}" for slope in slopes)]
+        row = [
+            KINDS[kind][1],
+            *(cells.get(n, "") for n in SIZES),
+            *("" if np.isnan(slope) else f"{slope:.2f}" for slope in slopes),
+        ]
         lines.append("| " + " | ".join(row) + " |")
     lines.append("")
     lines.append("Memory is what a process held at most beyond its text, model and libraries.")

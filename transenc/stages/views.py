@@ -156,10 +156,10 @@ def drop_heads(transformer: Transformer, p: float) -> Iterator[None]:
             f"prime.drop_heads: the attention heads of a '{kind}' model are not known. Set it to 0."
         )
     hooks = [layer.register_forward_pre_hook(before) for layer in found]
-    transformer.padded = True
+    before_padded, transformer.padded = transformer.padded, True
     try:
         yield
     finally:
-        transformer.padded = False
+        transformer.padded = before_padded
         for hook in hooks:
             hook.remove()
