@@ -174,7 +174,8 @@ def plot(found: dict[str, list[dict[str, float]]], path: Path) -> None:
                 )
         axis.set(xscale="log", yscale="log", xlabel="N", ylabel=name)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
