@@ -14,6 +14,7 @@ from transenc.store import Checkpoints, Store, canonical, fingerprint, verify
 
 STAGE = "pretrain"
 PLAN = ("steps", "decay_share")  # settings that may be corrected while the rate is constant
+SHAPE = ("layers", "width", "ffn", "heads", "positions", "norm")  # settings that weights fit or do not
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,18 @@ def differing(old: Mapping[str, Any], new: Identity) -> list[str]:
     found = [f"{name} is {settings.get(name)!r} there, {new.settings[name]!r} here" for name in names]
     found += [f"another {what}" for what in ("vocabulary", "corpus") if old[what] != getattr(new, what)]
     return found
+
+
+def check_shape(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Refuse to start from weights of another shape, naming each difference."""
+    made = read_state(folder)["identity"]["settings"]
+    differences = [
+        f"{n} is {made.get(n)!r} there, {wanted[n]!r} here" for n in SHAPE if made.get(n) != wanted[n]
+    ]
+    if differences:
+        raise ConfigError(
+            f"--start: {folder} holds a model of another shape ({'; '.join(differences)}). Give the same settings."
+        )
 
 
 def read_state(folder: Path) -> dict[str, Any]:

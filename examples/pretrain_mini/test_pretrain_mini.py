@@ -283,6 +283,9 @@ def test_a_run_goes_on_from_another_with_other_settings(tmp_path, corpus_file, c
     assert code == 2 and "start is" in error
     code, error = refused(capsys, *command, tmp_path / "three", "--start", tmp_path)
     assert code == 2 and "holds no checkpoint" in error
+    code, error = refused(capsys, *command, tmp_path / "four", "--start", one, "--ffn", "48")
+    assert code == 2 and "another shape (ffn is" in error and "48 here" in error
+    assert not (tmp_path / "four" / "vocabulary").exists()  # refused before any work
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str]:

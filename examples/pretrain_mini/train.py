@@ -26,6 +26,7 @@ from .checkpoints import (
     PLAN,
     STAGE,
     Identity,
+    check_shape,
     checkpoints_of,
     load_moments,
     load_weights,
@@ -80,8 +81,10 @@ def pretrain(
     check_settings(settings)
     store = Store(run)
     with store.lock(), stop_on_signals() as flag:
-        sentences, held_out = split_sentences(read_sentences(files))
         start = Path(settings.start) if settings.start else None
+        if start:
+            check_shape(weights_of(start).parent, asdict(settings))
+        sentences, held_out = split_sentences(read_sentences(files))
         if start:
             settings = replace(settings, start=hash_file(weights_of(start)))
         tokenizer = vocabulary_of(store, sentences, vocabulary_size, start)
