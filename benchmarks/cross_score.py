@@ -17,7 +17,7 @@ from benchmarks.limits import products
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
 
-QUICK, FULL = 1_200, 10_000
+QUICK, FULL = 800, 10_000
 
 
 def agree(mine: Floats, theirs: Floats) -> str:

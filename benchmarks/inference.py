@@ -32,7 +32,7 @@ def measure(
         sides = {"ours": ours(compute), "theirs": peer(compute.device, precision=compute.precision)}
         if compute.precision == "bf16":
             sides["default"] = peer(compute.device)
-        seconds, results = in_turn(sides, rounds=5)
+        seconds, results = in_turn(sides)
         if plain is None:
             plain = np.asarray(results["theirs"], np.float32)
         used = share(compute, operations, seconds["ours"])
