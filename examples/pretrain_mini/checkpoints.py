@@ -1,7 +1,7 @@
 """Keep the state of a pretraining in the project's run store: committed whole, verified before use."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,19 +80,19 @@ def newest_checkpoint(checkpoints: Checkpoints, identity: Identity) -> Path | No
 
 def differing(old: Mapping[str, Any], new: Identity) -> list[str]:
     """Name what differs between a checkpoint's identity and the one asked for."""
-    settings = old["settings"]
-    names = [name for name in new.settings if name not in PLAN and settings.get(name) != new.settings[name]]
-    found = [f"{name} is {settings.get(name)!r} there, {new.settings[name]!r} here" for name in names]
+    found = changed(old["settings"], new.settings, [name for name in new.settings if name not in PLAN])
     found += [f"another {what}" for what in ("vocabulary", "corpus") if old[what] != getattr(new, what)]
     return found
 
 
+def changed(old: Mapping[str, Any], new: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Say which of the named settings differ, and how."""
+    return [f"{n} is {old.get(n)!r} there, {new[n]!r} here" for n in names if old.get(n) != new[n]]
+
+
 def check_shape(folder: Path, wanted: Mapping[str, Any]) -> None:
     """Refuse to start from weights of another shape, naming each difference."""
-    made = read_state(folder)["identity"]["settings"]
-    differences = [
-        f"{n} is {made.get(n)!r} there, {wanted[n]!r} here" for n in SHAPE if made.get(n) != wanted[n]
-    ]
+    differences = changed(read_state(folder)["identity"]["settings"], wanted, SHAPE)
     if differences:
         raise ConfigError(
             f"--start: {folder} holds a model of another shape ({'; '.join(differences)}). Give the same settings."
