@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.__main__ import render
 from benchmarks.common import Row, in_turn, pairs, sentences
 from benchmarks.growth import exponent, markdown, plot
+from benchmarks.limits import products
 
 ENCODE = Row("encode", "sentences/s", 420.0, "Spearman 1", 300.0, "the peer", ratio_goal=1.4)
 MINE = Row("mine", "s", 12.6, "same", 23800.0, "the slow one", less=True, ratio_goal=2000)
@@ -99,3 +101,20 @@ def test_growth_is_drawn(tmp_path: Path) -> None:
     plot({"encode": points, "train": []}, tmp_path / "growth.svg")
     assert (tmp_path / "growth.svg").read_text().count("<path") > 10
     assert "encode N sentences" in markdown({"encode": points})
+
+
+def test_products_are_those_that_torch_counts() -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24
+    )
+    config._attn_implementation = "eager"  # torch does not count its fused attention on a CPU
+    body = BertModel(config, add_pooling_layer=False).eval()
+    lengths = np.array([5, 9])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        for length in lengths:
+            body(input_ids=torch.ones((1, int(length)), dtype=torch.long))
+    assert products(config, lengths) == counter.get_total_flops()
