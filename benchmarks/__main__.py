@@ -53,11 +53,11 @@ def rows_of(name: str, options: list[str]) -> list[Row]:
     return [Row(**row) for row in json.loads(done.stdout.splitlines()[-1])]
 
 
-def points(options: list[str]) -> dict[str, Any]:
-    """Run growth in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.growth", "--json", *options]
+def points(kinds: list[str], options: list[str], kept: dict[str, Any]) -> dict[str, Any]:
+    """Run growth in a process of its own; kinds of work that were asked for take the place of kept ones."""
+    command = [sys.executable, "-m", "benchmarks.growth", "--json", *kinds, *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return {**(kept if kinds else {}), **json.loads(done.stdout.splitlines()[-1])}
 
 
 def render(kept: dict[str, Any], file: Path) -> str:
@@ -113,11 +113,10 @@ def main() -> None:
         result: dict[str, Any] = {"when": datetime.date.today().isoformat(), "machine": machine()}
         try:
             if name == "growth":
-                limit = ["--limit", arguments.limit] if arguments.limit else []
-                given = [kind for kind in arguments.kinds.split(",") if kind]
-                found = points([*given, *limit, *(o for o in options if o != "--full")])
-                # What is measured anew takes the place of what was kept; other kinds of work stay.
-                result["points"] = {**(kept.get(name, {}).get("points", {}) if given else {}), **found}
+                kinds = [kind for kind in arguments.kinds.split(",") if kind]
+                more = ["--limit", arguments.limit] if arguments.limit else []
+                more += [option for option in options if option != "--full"]
+                result["points"] = points(kinds, more, kept.get(name, {}).get("points", {}))
                 if arguments.write:
                     growth.plot(result["points"], arguments.write.with_name("growth.svg"))
                 print(growth.markdown(result["points"]))

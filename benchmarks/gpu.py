@@ -19,8 +19,7 @@ import torch
 from benchmarks import peers
 from benchmarks.common import Row, in_turn, machine, minilm, pairs, sentences, show, spearman
 from benchmarks.limits import matrix_rate, products, share, synchronise
-from benchmarks.training import token_counts, train
-from transenc import registry
+from benchmarks.training import student, token_counts, train
 from transenc.config import Distill
 from transenc.models.device import Compute
 
@@ -63,15 +62,6 @@ def build(size: Size, tokenizer: Path, path: Path) -> Path:
     return path
 
 
-def student(path: Path, family: str, compute: Compute) -> Any:
-    """Return a new student, the same at each call."""
-    torch.manual_seed(0)
-    length = getattr(Distill(), family).max_length
-    return registry.load(registry.FAMILIES, family)().create(
-        path, compute=compute, max_length=length, pooling="mean"
-    )
-
-
 def inference(size: Size, path: Path, compute: Compute) -> list[Row]:
     """Encode sentences and score pairs with a cross-encoder, each way."""
     rows: list[Row] = []
@@ -80,11 +70,11 @@ def inference(size: Size, path: Path, compute: Compute) -> list[Row]:
     text_pairs = list(given.rows())
 
     def bi(precision: str) -> Callable[[], Any]:
-        model = student(path, "bi", Compute(compute.device, precision))
+        model = student("bi", Distill().bi, Compute(compute.device, precision), path)
         return lambda: model.encode(texts)
 
     def cross(precision: str) -> Callable[[], Any]:
-        model = student(path, "cross", Compute(compute.device, precision))
+        model = student("cross", Distill().cross, Compute(compute.device, precision), path)
         return lambda: model.score(given)
 
     def peer_bi(precision: str) -> Callable[[], Any]:
@@ -103,7 +93,8 @@ def inference(size: Size, path: Path, compute: Compute) -> list[Row]:
     ):
         work = {"ours": ours("bf16"), "fp32": ours("fp32"), "bf16": theirs("bf16"), "default": theirs("fp32")}
         seconds, results = in_turn(work)
-        lengths = student(path, "bi" if what == "encode" else "cross", compute).transformer
+        family = "bi" if what == "encode" else "cross"
+        lengths = student(family, getattr(Distill(), family), compute, path).transformer
         counts = lengths.tokens(encoded).lengths
         config = lengths.module.config
         used = share(compute, products(config, counts), seconds["ours"])
@@ -163,7 +154,7 @@ def training(size: Size, path: Path, compute: Compute) -> list[Row]:
             "default": lambda model, theirs=theirs: theirs(model, False),
         }
         prepare = {
-            "ours": lambda family=family: student(path, family, compute),
+            "ours": lambda family=family, settings=settings: student(family, settings, compute, path),
             "bf16": new,
             "default": new,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -21,11 +22,11 @@ from transenc.stages.distill import distill_model
 from transenc.training import Fit
 
 
-def student(family: str, settings: DistillSettings, compute: Compute) -> Any:
-    """Return a new student of minilm, the same at each call."""
+def student(family: str, settings: DistillSettings, compute: Compute, path: Path | None = None) -> Any:
+    """Return a new student of a directory, of minilm without one, the same at each call."""
     torch.manual_seed(0)
     return registry.load(registry.FAMILIES, family)().create(
-        minilm(), compute=compute, max_length=settings.max_length, pooling="mean"
+        path or minilm(), compute=compute, max_length=settings.max_length, pooling="mean"
     )
 
 

@@ -83,10 +83,10 @@ def pretrain(
     with store.lock(), stop_on_signals() as flag:
         start = Path(settings.start) if settings.start else None
         if start:
-            check_shape(weights_of(start).parent, asdict(settings))
+            weights = weights_of(start)
+            check_shape(weights.parent, asdict(settings))
+            settings = replace(settings, start=hash_file(weights))
         sentences, held_out = split_sentences(read_sentences(files))
-        if start:
-            settings = replace(settings, start=hash_file(weights_of(start)))
         tokenizer = vocabulary_of(store, sentences, vocabulary_size, start)
         streams = [TokenStream.encode(part, tokenizer) for part in (sentences, held_out)]
         del sentences, held_out  # the ids are all that is needed now

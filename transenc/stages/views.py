@@ -156,10 +156,10 @@ def drop_heads(transformer: Transformer, p: float) -> Iterator[None]:
             f"prime.drop_heads: the attention heads of a '{kind}' model are not known. Set it to 0."
         )
     hooks = [layer.register_forward_pre_hook(before) for layer in found]
-    before_padded, transformer.padded = transformer.padded, True
+    was_padded, transformer.padded = transformer.padded, True
     try:
         yield
     finally:
-        transformer.padded = before_padded
+        transformer.padded = was_padded
         for hook in hooks:
             hook.remove()
