@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.quality.cache import fetch, put
 from benchmarks.quality.objectives import append_row, read_rows
 from transenc import config, tasks
+from transenc.models.intake import own_settings
 from transenc.session import Session
 
 
@@ -77,7 +78,6 @@ def experiments(asked: argparse.Namespace) -> list[Experiment]:
             found.append(Experiment(f"domain {target}/+ {name}", "augsbert-domain", values))
 
     free: dict[str, Any] = {"task": "stsb", "max_pairs": asked.max_pairs, "cycles": asked.cycles}
-    found.append(Experiment("label-free/given pairs", "self", free))
     mined = {
         "random": "random:per_sentence=3",
         "bm25": "bm25:k=3",
@@ -87,11 +87,14 @@ def experiments(asked: argparse.Namespace) -> list[Experiment]:
         "semantic and random": "semantic:0.5,random:0.5",
         "bm25, semantic and random": "bm25:1,semantic:1,random:1",
     }
-    for name, sampler in mined.items():
-        values = {**free, "corpus": str(asked.work / "pool.txt"), "sampler": sampler}
-        found.append(Experiment(f"label-free/mined: {name}", "self", values))
-    values = {**free, "corpus": str(asked.work / "pool.txt"), "sampler": "bm25+semantic:k=3", "remine": True}
-    found.append(Experiment("label-free/mined: bm25+semantic, afresh each cycle", "self", values))
+    corpus = str(asked.corpus or asked.work / "pool.txt")
+    for recipe in ("self", "best"):
+        found.append(Experiment(f"label-free {recipe}/given pairs", recipe, free))
+        for name, sampler in mined.items():
+            values = {**free, "corpus": corpus, "sampler": sampler}
+            found.append(Experiment(f"label-free {recipe}/mined: {name}", recipe, values))
+        values = {**free, "corpus": corpus, "sampler": "bm25+semantic:k=3", "remine": True}
+        found.append(Experiment(f"label-free {recipe}/mined: bm25+semantic, afresh each cycle", recipe, values))
     return found
 
 
@@ -100,6 +103,7 @@ def run(experiment: Experiment, seed: int, asked: argparse.Namespace) -> dict[st
     task = str(experiment.values["task"])
     layers = config.recipe_layers(experiment.recipe, task=task, metric=tasks.get(task).metric)
     own = {"plm": [asked.start], "seed": seed, "recipe": experiment.recipe}
+    layers.append(own_settings([asked.start]))  # as `transenc cycle` does
     settings = config.build(config.merge(*layers, experiment.values, own, config.from_assignments(asked.set)))
     folder = re.sub(r"[^a-z0-9]+", "-", experiment.name.lower()).strip("-")
     began = time.perf_counter()
@@ -174,6 +178,7 @@ def main() -> None:
         "--max-pairs", type=int, default=10_000, help="pairs of the label-free and domain runs"
     )
     parser.add_argument("--cycles", type=int, default=2, help="cycles of the label-free runs")
+    parser.add_argument("--corpus", type=Path, help="sentences to mine instead of those of the STS pool")
     parser.add_argument("--wordnet", help="directory of WordNet's files, or auto: compare this augmenter too")
     parser.add_argument("--synonyms", help="table of synonyms: compare this augmenter too")
     parser.add_argument("--masked-lm", help="masked language model: compare insertion and substitution too")
@@ -203,7 +208,7 @@ def main() -> None:
         return
     asked.work.mkdir(parents=True, exist_ok=True)
     pool = asked.work / "pool.txt"
-    if not pool.exists() and any("corpus" in e.values for e, _ in left):
+    if not asked.corpus and not pool.exists() and any("corpus" in e.values for e, _ in left):
         sentences = tasks.pool(tasks.get("stsb"), asked.data).sentences
         pool.write_text("\n".join(dict.fromkeys(sentences)) + "\n", encoding="utf-8")
     for experiment, seed in left:

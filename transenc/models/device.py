@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from torch import Tensor
 
 from transenc.errors import MachineError
 from transenc.models.dropout import CpuDropout
+
+# Batches have nearly every number of tokens, and oneDNN keeps what it prepared for the last 1,024 products: hundreds of
+# MiB that save no time (docs/speed.md). It reads this at its first product.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 
 @dataclass(frozen=True)
