@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.cache import fetch, put
-from benchmarks.quality.objectives import append_row, read_rows
+from benchmarks.quality.rows import append_row, read_rows
 from transenc import config, tasks
 from transenc.models.intake import own_settings
 from transenc.session import Session
@@ -94,7 +94,9 @@ def experiments(asked: argparse.Namespace) -> list[Experiment]:
             values = {**free, "corpus": corpus, "sampler": sampler}
             found.append(Experiment(f"label-free {recipe}/mined: {name}", recipe, values))
         values = {**free, "corpus": corpus, "sampler": "bm25+semantic:k=3", "remine": True}
-        found.append(Experiment(f"label-free {recipe}/mined: bm25+semantic, afresh each cycle", recipe, values))
+        found.append(
+            Experiment(f"label-free {recipe}/mined: bm25+semantic, afresh each cycle", recipe, values)
+        )
     return found
 
 

@@ -23,6 +23,7 @@ LAYERS = [
         "transenc.progress",
         "transenc.registry",
         "transenc.interrupt",
+        "transenc.memory",
     ],
     ["transenc.pairs", "transenc.store", "transenc.config"],
     [

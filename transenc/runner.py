@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import shutil
@@ -22,6 +21,7 @@ from transenc.config import DistillSettings, FitSettings, PrimeSettings
 from transenc.cycle import Stage, batches
 from transenc.errors import DamagedError, DataError
 from transenc.gold_plan import GOLD
+from transenc.memory import release
 from transenc.metrics import METRICS
 from transenc.models.bi import BiEncoder
 from transenc.models.device import Compute
@@ -123,7 +123,7 @@ class Runner:
         with self.context.store.stage(stage.name, identity, size=self._size(stage)) as out:
             info: Info = getattr(self, f"_{stage.kind}")(stage, out, identity)
             (out / f"{stage.kind}.json").write_bytes(canonical(info))
-        gc.collect()  # a module's cycles keep it alive, and two models may not fit
+        release()  # two models may not fit
         return info
 
     def identities(self, stages: Sequence[Stage]) -> dict[str, str]:

@@ -7,8 +7,6 @@ primed start, the teacher and its labels) is made once a seed; finished variants
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
 import statistics
 import sys
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.cache import fetch, put
+from benchmarks.quality.rows import Row, append_row, read_rows
 from benchmarks.quality.variants import VARIANTS
 from transenc.config import Settings, build, from_assignments, merge, recipe_layers
 from transenc.cycle import Stage
@@ -27,8 +26,6 @@ from transenc.interrupt import StopFlag, stop_on_signals
 from transenc.session import Session
 from transenc.store import fingerprint
 from transenc.tasks import get
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -234,26 +231,6 @@ def chosen(options: argparse.Namespace) -> list[Variant]:
         for name, assignments in options.known[family].items()
         if not options.variants or name in options.variants
     ]
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Read finished measurements; a half line that a killed process left is passed over."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            print(f"{path}: passing over a broken line", file=sys.stderr)
-    return rows
-
-
-def append_row(path: Path, row: Row) -> None:
-    """Add one measurement durably, on a line of its own."""
-    broken = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
-    with path.open("a", encoding="utf-8") as file:
-        file.write(("\n" if broken else "") + json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def run(options: argparse.Namespace, stop: StopFlag) -> str:

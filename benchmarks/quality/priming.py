@@ -13,7 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.quality.objectives import Row, append_row, read_rows, spread
+from benchmarks.quality.objectives import spread
+from benchmarks.quality.rows import Row, append_row, read_rows
 from transenc import tasks
 from transenc.config import METHODS, build, from_assignments, merge
 from transenc.errors import ConfigError, TransencError

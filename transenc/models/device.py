@@ -15,8 +15,8 @@ from torch import Tensor
 from transenc.errors import MachineError
 from transenc.models.dropout import CpuDropout
 
-# Batches have nearly every number of tokens, and oneDNN keeps what it prepared for the last 1,024 products: hundreds of
-# MiB that save no time (docs/speed.md). It reads this at its first product.
+# Batches have nearly every number of tokens, and oneDNN keeps what it prepared for the last 1,024 products: hundreds
+# of MiB that save no time (docs/speed.md). It reads this at its first product.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 

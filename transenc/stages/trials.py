@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from transenc.config import DistillSettings
+from transenc.memory import release
 from transenc.seeds import derive
 from transenc.store import Checkpoints
 from transenc.training import Fitted
@@ -37,7 +37,7 @@ def try_seeds(settings: DistillSettings, seed: int, checkpoints: Checkpoints, tr
     for tried, place in zip(seeds, places, strict=True):
         fitted = train(tried, place, settings.trial_share)[1]
         # The winner may have gone on before the run was stopped: what came after the trial does not count.
-        gc.collect()  # the model of this trial, before the next one's
+        release()  # the model of this trial, before the next one's
         scores.append(max(value for step, value in fitted.history if step <= fitted.limit))
     kept = scores.index(max(scores))
     return Tried(seeds[kept], places[kept], kept, scores)
