@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.quality.cache import fetch, put
 from benchmarks.quality.rows import append_row, read_rows
 from transenc import config, tasks
-from transenc.models.intake import own_settings
+from transenc.inputs import recipe_for
 from transenc.session import Session
 
 
@@ -103,9 +103,8 @@ def experiments(asked: argparse.Namespace) -> list[Experiment]:
 def run(experiment: Experiment, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
     """Carry out one experiment, or continue it, and return its results."""
     task = str(experiment.values["task"])
-    layers = config.recipe_layers(experiment.recipe, task=task, metric=tasks.get(task).metric)
+    layers = recipe_for(experiment.recipe, [asked.start], task)
     own = {"plm": [asked.start], "seed": seed, "recipe": experiment.recipe}
-    layers.append(own_settings([asked.start]))  # as `transenc cycle` does
     settings = config.build(config.merge(*layers, experiment.values, own, config.from_assignments(asked.set)))
     folder = re.sub(r"[^a-z0-9]+", "-", experiment.name.lower()).strip("-")
     began = time.perf_counter()

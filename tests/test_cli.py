@@ -289,6 +289,7 @@ def test_a_yaml_file_sets_what_flags_can(run: Any, plm: Path, tmp_path: Path) ->
     [
         (["cycle", "--task", "demo"], 2, "Name a start: --plm NAME"),
         (["cycle", "--plm", "minilmm", "--task", "demo", "--offline"], 4, "Did you mean 'minilm'?"),
+        (["cycle", "--plm", "no/start", "--set", "distill.bi.epoch=2"], 2, "Did you mean 'epochs'?"),
         (["cycle", "--plm", "PLM", "--task", "dmeo"], 2, "Did you mean 'demo'?"),
         (["cycle", "--plm", "PLM", "--task", "demo", "--recipe", "slef"], 2, "Did you mean 'self'?"),
         (["cycle", "--plm", "PLM", "--task", "demo", "--sampler", "bm52"], 2, "Did you mean 'bm25'?"),

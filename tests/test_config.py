@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from transenc.config import build, check_students, from_assignments, merge, parse_yaml, recipe_layers, recipes
+from transenc.config import (
+    Settings,
+    build,
+    check_students,
+    from_assignments,
+    merge,
+    parse_yaml,
+    recipe_layers,
+    recipes,
+)
 from transenc.errors import ConfigError
 
 
@@ -102,9 +111,25 @@ def test_an_unknown_recipe_names_the_close_one() -> None:
 
 @pytest.mark.parametrize("name", recipes())
 @pytest.mark.parametrize("task", [None, "sts", "mrpc", "demo"])
-def test_every_recipe_is_valid_for_every_kind_of_task(name: str, task: str | None) -> None:
+@pytest.mark.parametrize("raw", [False, True])
+def test_every_recipe_is_valid_for_every_kind_of_task_and_start(
+    name: str, task: str | None, raw: bool
+) -> None:
     metric = {"mrpc": "auc"}.get(str(task), "spearman")
-    build(merge(*recipe_layers(name, task=task, metric=metric), {"plm": ["x"]}))
+    build(merge(*recipe_layers(name, task=task, metric=metric, raw=raw), {"plm": ["x"]}))
+
+
+def test_best_gives_a_raw_start_the_published_cross_encoder_and_a_tuned_one_the_segment_head() -> None:
+    def best(task: str | None, *, raw: bool) -> Settings:
+        return build(merge(*recipe_layers("best", task=task, metric="spearman", raw=raw), {"plm": ["x"]}))
+
+    published = build(merge(*recipe_layers("self", task=None, metric=None), {"plm": ["x"]}))
+    assert best("sts", raw=True).distill.cross == published.distill.cross
+    assert best("sts", raw=True).sampler == published.sampler
+    assert best("sts", raw=False).distill.cross.head == "segments"
+    assert best("sts", raw=True).distill.bi == best("sts", raw=False).distill.bi
+    assert best("demo", raw=True).distill == best("demo", raw=False).distill  # too small for a new head
+    assert best("demo", raw=True).label == best("demo", raw=False).label
 
 
 @pytest.mark.parametrize("text", ["cycles", "=3", "a..b=1", ".a=1"])

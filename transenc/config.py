@@ -352,19 +352,25 @@ def recipes() -> list[str]:
     return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
 
 
-def recipe_layers(name: str, *, task: str | None, metric: str | None) -> list[dict[str, Any]]:
-    """Return a recipe's settings, then what it changes for a metric and for a task."""
+def recipe_layers(
+    name: str, *, task: str | None, metric: str | None, raw: bool = False
+) -> list[dict[str, Any]]:
+    """Return a recipe's settings, then what it changes for a kind of start, for a metric and for a task.
+
+    raw: no start was trained for similarity before.
+    """
     if name not in recipes():
         raise ConfigError(
             f"No recipe named '{name}'.{did_you_mean(name, recipes())} There are: {', '.join(recipes())}."
         )
     text = (files("transenc") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
-    raw = parse_yaml(text, f"recipe {name}")
-    by_metric, by_task = raw.pop("for_metric", {}), raw.pop("for_task", {})
-    like = raw.pop("like", None)
-    inherited = recipe_layers(like, task=task, metric=metric) if like else []
-    raw.pop("students", None)
-    return [*inherited, {**raw, "recipe": name}, by_metric.get(metric, {}), by_task.get(task, {})]
+    values = parse_yaml(text, f"recipe {name}")
+    chosen = {"for_start": "raw" if raw else "tuned", "for_metric": metric, "for_task": task}
+    changes = [values.pop(key, {}).get(which, {}) for key, which in chosen.items()]
+    like = values.pop("like", None)
+    inherited = recipe_layers(like, task=task, metric=metric, raw=raw) if like else []
+    values.pop("students", None)
+    return [*inherited, {**values, "recipe": name}, *changes]
 
 
 def check_students(recipe: str, plms: Sequence[str]) -> None:

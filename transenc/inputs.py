@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transenc import tasks
-from transenc.config import Settings
+from transenc.config import Settings, recipe_layers
 from transenc.cycle import Student, student_names
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError, DataError
@@ -20,7 +20,7 @@ from transenc.gold import Gold, check_use, read_gold, without_tests
 from transenc.metrics import METRICS
 from transenc.models.bi import BiEncoder, BiFamily
 from transenc.models.device import Compute
-from transenc.models.intake import Plm, resolve
+from transenc.models.intake import Plm, is_tuned, own_settings, resolve
 from transenc.pairs import Pairs
 from transenc.readers import SkipBad, has_scores, is_table_of_pairs, read_pairs, read_sentences
 from transenc.samplers import mine
@@ -67,6 +67,17 @@ def students_of(settings: Settings, plms: list[Plm]) -> list[Student]:
         Student(name, plm.name, ("none" if plm.tuned else "simcse") if method == "auto" else method)
         for name, plm in zip(student_names(settings.plm), plms, strict=True)
     ]
+
+
+def recipe_for(
+    name: str, plms: Sequence[str], task: str | None, *, offline: bool = False
+) -> list[dict[str, Any]]:
+    """Return the settings of a recipe for these starts and this task, then those that the starts carry themselves."""
+    metric = tasks.get(task).metric if task else None
+    tuned, raw = (recipe_layers(name, task=task, metric=metric, raw=raw) for raw in (False, True))
+    # Only a recipe that tells them apart needs the starts, which may be on the hub, before its settings are known.
+    layers = raw if raw != tuned and not any(is_tuned(plm, offline=offline) for plm in plms) else tuned
+    return [*layers, own_settings(plms)]
 
 
 def find_plms(settings: Settings, *, offline: bool = False) -> list[Plm]:

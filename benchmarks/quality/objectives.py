@@ -19,13 +19,13 @@ from typing import Any
 from benchmarks.quality.cache import fetch, put
 from benchmarks.quality.rows import Row, append_row, read_rows
 from benchmarks.quality.variants import VARIANTS
-from transenc.config import Settings, build, from_assignments, merge, recipe_layers
+from transenc.config import Settings, build, from_assignments, merge
 from transenc.cycle import Stage
 from transenc.errors import ConfigError, TransencError
+from transenc.inputs import recipe_for
 from transenc.interrupt import StopFlag, stop_on_signals
 from transenc.session import Session
 from transenc.store import fingerprint
-from transenc.tasks import get
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def settings_of(options: argparse.Namespace, assignments: Sequence[str], seed: i
         "seed": seed,
         "max_pairs": options.max_pairs,
     }
-    layers = recipe_layers(options.recipe, task=options.task, metric=get(options.task).metric)
+    layers = recipe_for(options.recipe, [options.plm], options.task)
     return build(merge(*layers, from_assignments([*options.set, *assignments]), own))
 
 

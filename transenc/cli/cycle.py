@@ -88,9 +88,9 @@ def cycle(
 ) -> None:
     """Train a bi-encoder and a cross-encoder that teach each other, from a PLM and unlabelled text."""
     from transenc import config as settings_module
-    from transenc import registry, tasks
+    from transenc import registry
     from transenc.errors import ConfigError
-    from transenc.models.intake import own_settings
+    from transenc.inputs import recipe_for
 
     flags: dict[str, Any] = {
         "plm": plm or None,
@@ -121,12 +121,10 @@ def cycle(
         raise ConfigError(f"Name a start: --plm NAME (a hub name, a directory, or: {embedded}).")
     if not any(user.get(key) for key in ("task", "pairs", "corpus")) and not user["gold"].get("source"):
         user["task"] = "sts"
-    name = user.get("task")
-    metric = tasks.get(str(name)).metric if name else None
-    layers = settings_module.recipe_layers(
-        str(user.get("recipe", settings_module.DEFAULT_RECIPE)), task=name, metric=metric
-    )
-    layers.append(own_settings(user["plm"] if isinstance(user["plm"], list) else [str(user["plm"])]))
+    settings_module.build(user)  # a wrong key is told before a start is looked for
+    starts = user["plm"] if isinstance(user["plm"], list) else [str(user["plm"])]
+    recipe = str(user.get("recipe", settings_module.DEFAULT_RECIPE))
+    layers = recipe_for(recipe, starts, user.get("task"), offline=offline)
     settings = settings_module.build(settings_module.merge(*layers, user))
 
     from transenc.cli.console import log_to_stderr

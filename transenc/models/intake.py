@@ -119,6 +119,13 @@ def own_settings(names: Sequence[str]) -> dict[str, Any]:
     return carried[0] if carried and all(c == carried[0] for c in carried) else {}
 
 
+def is_tuned(name: str, *, offline: bool = False) -> bool:
+    """Tell whether a start was trained for sentence similarity before; an embedded one's weights are not read."""
+    if name in registry.names(registry.PLMS) and not Path(name).expanduser().is_dir():
+        return bool(registry.load(registry.PLMS, name)()["tuned"])
+    return resolve(name, offline=offline).tuned
+
+
 def describe(name: str, path: Path) -> Plm:
     """Read from a directory whether it is a sentence encoder already, and how it pools."""
     modules = path / "modules.json"
