@@ -57,9 +57,12 @@ def test_the_commands_of_the_readme_run_one_after_the_other(
 
 @pytest.mark.parametrize("arguments", commands("Your own text"), ids=lambda a: " ".join(a)[:60])
 def test_the_other_commands_of_the_readme_are_understood(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    arguments: list[str], plm: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from transenc.session import Session
+
+    for name in ("roberta-base", "bert-base-uncased"):  # local names come before those of the hub
+        shutil.copytree(plm, tmp_path / name)
 
     opened: list[Any] = []
 
