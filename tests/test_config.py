@@ -116,12 +116,14 @@ def test_every_recipe_is_valid_for_every_kind_of_task_and_start(
     name: str, task: str | None, raw: bool
 ) -> None:
     metric = {"mrpc": "auc"}.get(str(task), "spearman")
-    build(merge(*recipe_layers(name, task=task, metric=metric, raw=raw), {"plm": ["x"]}))
+    build(merge(*recipe_layers(name, task=task, metric=metric, raw=lambda: raw), {"plm": ["x"]}))
 
 
 def test_best_gives_a_raw_start_the_published_cross_encoder_and_a_tuned_one_the_segment_head() -> None:
     def best(task: str | None, *, raw: bool) -> Settings:
-        return build(merge(*recipe_layers("best", task=task, metric="spearman", raw=raw), {"plm": ["x"]}))
+        return build(
+            merge(*recipe_layers("best", task=task, metric="spearman", raw=lambda: raw), {"plm": ["x"]})
+        )
 
     published = build(merge(*recipe_layers("self", task=None, metric=None), {"plm": ["x"]}))
     assert best("sts", raw=True).distill.cross == published.distill.cross

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -353,11 +353,11 @@ def recipes() -> list[str]:
 
 
 def recipe_layers(
-    name: str, *, task: str | None, metric: str | None, raw: bool = False
+    name: str, *, task: str | None, metric: str | None, raw: Callable[[], bool] = lambda: False
 ) -> list[dict[str, Any]]:
     """Return a recipe's settings, then what it changes for a kind of start, for a metric and for a task.
 
-    raw: no start was trained for similarity before.
+    raw: tells whether no start was trained for similarity before; only a recipe that cares asks.
     """
     if name not in recipes():
         raise ConfigError(
@@ -365,12 +365,19 @@ def recipe_layers(
         )
     text = (files("transenc") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     values = parse_yaml(text, f"recipe {name}")
-    chosen = {"for_start": "raw" if raw else "tuned", "for_metric": metric, "for_task": task}
-    changes = [values.pop(key, {}).get(which, {}) for key, which in chosen.items()]
+    by_start = values.pop("for_start", None)
+    by_metric, by_task = values.pop("for_metric", {}), values.pop("for_task", {})
+    for_start = by_start.get("raw" if raw() else "tuned", {}) if by_start else {}
     like = values.pop("like", None)
     inherited = recipe_layers(like, task=task, metric=metric, raw=raw) if like else []
     values.pop("students", None)
-    return [*inherited, {**values, "recipe": name}, *changes]
+    return [
+        *inherited,
+        {**values, "recipe": name},
+        for_start,
+        by_metric.get(metric, {}),
+        by_task.get(task, {}),
+    ]
 
 
 def check_students(recipe: str, plms: Sequence[str]) -> None:

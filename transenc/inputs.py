@@ -74,10 +74,11 @@ def recipe_for(
 ) -> list[dict[str, Any]]:
     """Return the settings of a recipe for these starts and this task, then those that the starts carry themselves."""
     metric = tasks.get(task).metric if task else None
-    tuned, raw = (recipe_layers(name, task=task, metric=metric, raw=raw) for raw in (False, True))
-    # Only a recipe that tells them apart needs the starts, which may be on the hub, before its settings are known.
-    layers = raw if raw != tuned and not any(is_tuned(plm, offline=offline) for plm in plms) else tuned
-    return [*layers, own_settings(plms)]
+
+    def raw() -> bool:  # looks for the starts, which may be on the hub
+        return not any(is_tuned(plm, offline=offline) for plm in plms)
+
+    return [*recipe_layers(name, task=task, metric=metric, raw=raw), own_settings(plms)]
 
 
 def find_plms(settings: Settings, *, offline: bool = False) -> list[Plm]:

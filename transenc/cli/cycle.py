@@ -121,10 +121,9 @@ def cycle(
         raise ConfigError(f"Name a start: --plm NAME (a hub name, a directory, or: {embedded}).")
     if not any(user.get(key) for key in ("task", "pairs", "corpus")) and not user["gold"].get("source"):
         user["task"] = "sts"
-    settings_module.build(user)  # a wrong key is told before a start is looked for
-    starts = user["plm"] if isinstance(user["plm"], list) else [str(user["plm"])]
+    asked = settings_module.build(user)  # a wrong key is told before a start is looked for
     recipe = str(user.get("recipe", settings_module.DEFAULT_RECIPE))
-    layers = recipe_for(recipe, starts, user.get("task"), offline=offline)
+    layers = recipe_for(recipe, asked.plm, asked.task, offline=offline)
     settings = settings_module.build(settings_module.merge(*layers, user))
 
     from transenc.cli.console import log_to_stderr

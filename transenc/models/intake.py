@@ -110,20 +110,22 @@ def own_settings(names: Sequence[str]) -> dict[str, Any]:
     They stand over a recipe's and under the user's, because published rates are for models of 110M parameters and
     more. Several starts are trained under one set of settings, so theirs count only when all are equal.
     """
-    carried = [
-        registry.load(registry.PLMS, name)().get("settings", {})
-        if name in registry.names(registry.PLMS) and not Path(name).expanduser().is_dir()
-        else {}
-        for name in names
-    ]
+    carried = [_facts(name).get("settings", {}) for name in names]
     return carried[0] if carried and all(c == carried[0] for c in carried) else {}
 
 
 def is_tuned(name: str, *, offline: bool = False) -> bool:
     """Tell whether a start was trained for sentence similarity before; an embedded one's weights are not read."""
-    if name in registry.names(registry.PLMS) and not Path(name).expanduser().is_dir():
-        return bool(registry.load(registry.PLMS, name)()["tuned"])
-    return resolve(name, offline=offline).tuned
+    facts = _facts(name)
+    return bool(facts["tuned"]) if facts else resolve(name, offline=offline).tuned
+
+
+def _facts(name: str) -> dict[str, Any]:
+    """Return what the package of an embedded start says about it; nothing for others, local directories first."""
+    if name not in registry.names(registry.PLMS) or Path(name).expanduser().is_dir():
+        return {}
+    facts: dict[str, Any] = registry.load(registry.PLMS, name)()
+    return facts
 
 
 def describe(name: str, path: Path) -> Plm:
