@@ -78,6 +78,7 @@ def experiments(asked: argparse.Namespace) -> list[Experiment]:
             found.append(Experiment(f"domain {target}/+ {name}", "augsbert-domain", values))
 
     free: dict[str, Any] = {"task": "stsb", "max_pairs": asked.max_pairs, "cycles": asked.cycles}
+    free["bi_sampler"] = None  # both encoders learn from the same pairs, except where it says otherwise
     mined = {
         "random": "random:per_sentence=3",
         "bm25": "bm25:k=3",
@@ -93,6 +94,15 @@ def experiments(asked: argparse.Namespace) -> list[Experiment]:
         for name, sampler in mined.items():
             values = {**free, "corpus": corpus, "sampler": sampler}
             found.append(Experiment(f"label-free {recipe}/mined: {name}", recipe, values))
+        for name in ("bm25", "semantic"):
+            values = {
+                **free,
+                "corpus": corpus,
+                "sampler": mined["bm25 and random"],
+                "bi_sampler": mined[name],
+            }
+            title = f"label-free {recipe}/mined: bm25 and random, {name} for the bi-encoder"
+            found.append(Experiment(title, recipe, values))
         values = {**free, "corpus": corpus, "sampler": "bm25+semantic:k=3", "remine": True}
         found.append(
             Experiment(f"label-free {recipe}/mined: bm25+semantic, afresh each cycle", recipe, values)

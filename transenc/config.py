@@ -282,6 +282,9 @@ class Settings(Frozen):
         None, description="Bad rows of the user's files to skip: 5, or 2%; null: none."
     )
     sampler: str = Field("bm25:k=3", description="How pairs are mined from sentences: name:option=value,...")
+    bi_sampler: str | None = Field(
+        None, description="How the pairs that bi-encoders learn from are mined; null: those of the sampler."
+    )
     remine: bool = Field(False, description="Mine pairs afresh in each cycle, with the better bi-encoder.")
     max_pairs: int | None = Field(None, ge=1, description="Train on a seeded sample of this many pairs.")
     pooling: Literal["auto", "cls", "mean"] = Field("auto", description="auto: the start's own, else cls.")

@@ -67,11 +67,14 @@ def plan(
     dev: bool = False,
     needs_encoder: bool = False,
     keeps: bool = False,
+    bi_mined: bool = False,
+    bi_needs_encoder: bool = False,
 ) -> list[Stage]:
     """Return the stages of a run in order; no file is read and nothing heavy imported.
 
     tests: whether there is anything to evaluate on. dev: whether development data can select. needs_encoder,
-    keeps: whether the sampler compares embeddings, and whether it chooses pairs by their labels.
+    keeps: whether the sampler compares embeddings, and whether it chooses pairs by their labels. bi_mined,
+    bi_needs_encoder: whether pairs are mined for bi-encoders alone, and by comparing embeddings.
     """
     from transenc import gold_plan  # local: it builds on the stages of this module
 
@@ -109,15 +112,29 @@ def plan(
         stages += gold_plan.gold_stages(settings, students, keeps=keeps, dev=dev)
         if settings.cycles:
             teacher = {s.name: f"gold/distill-bi/{s.name}" for s in students}
-    pairs = "pairs"
+    pairs = bi_pairs = "pairs"
     for cycle in range(1, settings.cycles + 1):
-        if settings.remine and (cycle > 1 or labelled):
-            seen = tuple(s.name for s in stages if s.kind in ("prime", "distill") and s.family == "bi")
-            by = "dev" if dev else "last"
+        seen = tuple(s.name for s in stages if s.kind in ("prime", "distill") and s.family == "bi")
+        mined = {**source, "by": "dev" if dev else "last"}
+        if settings.remine and needs_encoder and (cycle > 1 or labelled):
             pairs = f"cycle-{cycle}/pairs"
-            stages.append(Stage(pairs, "pairs", {**source, "by": by}, seen, None, None, cycle))
+            stages.append(Stage(pairs, "pairs", mined, seen, None, None, cycle))
+        if not bi_mined:
+            bi_pairs = pairs
+        elif cycle == 1 or (settings.remine and bi_needs_encoder):
+            bi_pairs = f"cycle-{cycle}/pairs-bi"
+            own = mined | {"sampler": settings.bi_sampler, "of": "bi"}
+            needs = (("pairs",) if settings.select == "agreement" else ()) + (
+                seen if bi_needs_encoder else ()
+            )
+            stages.append(Stage(bi_pairs, "pairs", own, needs, None, None, cycle))
+        before = dict(teacher)
         for teaching, learning in HALF_CYCLES:
-            stages += _half_cycle(settings, students, cycle, teaching, learning, teacher, pairs, dev=dev)
+            learnt = pairs if learning == "cross" else bi_pairs
+            own_scores = _own_scores(settings, students, cycle, before, pairs, learnt)
+            stages += _half_cycle(
+                settings, students, cycle, teaching, learning, teacher, learnt, own_scores, dev=dev
+            )
     models = [s for s in stages if s.kind in ("prime", "distill")]
     by = "last" if settings.select == "dev" and not dev else settings.select
     needs = tuple(s.name for s in models)
@@ -207,6 +224,36 @@ def silver_settings(settings: Settings, *, own: bool) -> dict[str, Any]:
     return values
 
 
+def _own_scores(
+    settings: Settings,
+    students: Sequence[Student],
+    cycle: int,
+    encoders: dict[str, str],
+    pairs: str,
+    learnt: str,
+) -> list[Stage]:
+    """Return the stages in which this cycle's bi-encoders label the pairs that their successors learn from.
+
+    Only for labels that keep some of it. encoders: the model of each student. pairs: what cross-encoders learn from;
+    it has those labels anyway.
+    """
+    if not settings.label.mix and settings.label.transform != "match":
+        return []
+    kind, facts = ("bi", label_settings(settings, "bi")) if learnt == pairs else ("own", {"own": True})
+    return [
+        Stage(
+            f"cycle-{cycle}/label-{kind}/{s.name}",
+            "label",
+            facts,
+            (learnt, encoders[s.name]),
+            s.name,
+            "bi",
+            cycle,
+        )
+        for s in students
+    ]
+
+
 def _half_cycle(
     settings: Settings,
     students: Sequence[Student],
@@ -215,16 +262,17 @@ def _half_cycle(
     learning: str,
     teacher: dict[str, str],
     pairs: str,
+    own: Sequence[Stage],
     *,
     dev: bool,
 ) -> list[Stage]:
     """Label with every student's teaching model, combine, and train every student's learning model.
 
     teacher: the newest model of each student, read here and replaced by the new ones. pairs: the stage that holds
-    the pairs to label. Gold pairs stand beside the silver ones wherever there are some.
+    the pairs to label. own: the bi-encoders' labels of them, for cross-encoders' labels to keep some of. Gold pairs
+    stand beside the silver ones wherever there are some.
     """
     at = f"cycle-{cycle}"
-    label = settings.label
     orders = label_settings(settings, teaching)
     labels = [
         Stage(
@@ -240,11 +288,11 @@ def _half_cycle(
     ]
     silver = f"{at}/silver-{teaching}"
     combine = silver_settings(settings, own=teaching == "cross")
-    # What the bi-encoders gave the same pairs in this cycle, for labels that keep some of it.
-    own = [f"{at}/label-bi/{s.name}" for s in students if label.mix or label.transform == "match"]
-    scores = [s.name for s in labels] + (own if teaching == "cross" else [])
+    mixed = own if teaching == "cross" else ()
+    scores = [s.name for s in (*labels, *mixed)]
     stages = [
         *labels,
+        *(s for s in mixed if s.settings.get("own")),  # the others were made for the first half-cycle
         Stage(silver, "silver", combine, (pairs, *scores), None, teaching, cycle),
     ]
     if settings.gold.scenario != "none":

@@ -23,7 +23,7 @@ from transenc.models.device import Compute
 from transenc.models.intake import Plm, is_tuned, own_settings, resolve
 from transenc.pairs import Pairs
 from transenc.readers import SkipBad, has_scores, is_table_of_pairs, read_pairs, read_sentences
-from transenc.samplers import mine
+from transenc.samplers import PairSampler, mine
 from transenc.samplers.mix import build, owners
 from transenc.seeds import derive
 from transenc.store import fingerprint
@@ -38,7 +38,8 @@ class Inputs:
     make_pairs: read or mine the training pairs, and say how; called once in the life of a run. source: what decides
     them. dev, tests: scored pairs. metric: of the development pairs; metrics: of each test set. said: lines that a
     reader of the results must see. mine_with: mine the pairs with the bi-encoder of a directory; None: they are not
-    mined, or without one. sentences: the unlabelled sentences. gold: pairs that people labelled, to train on.
+    mined, or without one. mine_bi: the same for the pairs of bi-encoders alone; bi_needs_encoder: whether that
+    compares embeddings. sentences: the unlabelled sentences. gold: pairs that people labelled, to train on.
     """
 
     make_pairs: Callable[[], tuple[Pairs, list[str]]]
@@ -50,6 +51,8 @@ class Inputs:
     symmetric: bool = True
     said: list[str] = field(default_factory=list)
     mine_with: Callable[[Path], tuple[Pairs, list[str]]] | None = None
+    mine_bi: Callable[[Path], tuple[Pairs, list[str]]] | None = None
+    bi_needs_encoder: bool = False
     sentences: Sequence[str] = ()
     gold: Gold | None = None
 
@@ -134,7 +137,7 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
     else:
         known = ", ".join(tasks.names())
         raise ConfigError(f"Nothing to learn from: give --task ({known}), --pairs or --corpus.")
-    if settings.remine and inputs.mine_with is None:
+    if settings.remine and inputs.mine_with is None and not inputs.bi_needs_encoder:
         raise ConfigError(_no_remining(settings, mined="sampler" in inputs.source))
     inputs.dev, inputs.tests, inputs.metric, inputs.metrics = dev, tests, metric, metrics
     inputs.symmetric = symmetric
@@ -207,30 +210,43 @@ def _from_pairs(given: Pairs, said: str) -> Inputs:
 def _from_corpus(
     settings: Settings, sentences: list[str], where: str, plm: Plm, compute: Compute, gold: Pairs | None
 ) -> Inputs:
-    sampler = build(settings.sampler)
-    embeds = bool(getattr(sampler, "needs_encoder", False))
+    sampler, bi_sampler = build(settings.sampler), build(settings.bi_sampler) if settings.bi_sampler else None
+    embeds, bi_embeds = (bool(getattr(one, "needs_encoder", False)) for one in (sampler, bi_sampler))
     if hasattr(sampler, "keep") and gold is None:
         raise ConfigError(
             f"The sampler {settings.sampler} chooses pairs whose labels are like gold ones: give --gold with "
             "--recipe augsbert-few, or another --sampler."
         )
+    if hasattr(bi_sampler, "keep"):
+        raise ConfigError(
+            f"The sampler {settings.bi_sampler} chooses pairs whose labels are like gold ones, which cycles do not: "
+            "name it as --sampler, or another bi_sampler."
+        )
 
-    def mine_with(path: Path) -> tuple[Pairs, list[str]]:
-        def encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:
-            encoder: BiEncoder = BiFamily().load(path, compute=compute)
-            return encoder.encode(list(texts))
+    def miner(chosen: PairSampler, spec: str) -> Callable[[Path], tuple[Pairs, list[str]]]:
+        def mine_with(path: Path) -> tuple[Pairs, list[str]]:
+            def encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+                encoder: BiEncoder = BiFamily().load(path, compute=compute)
+                return encoder.encode(list(texts))
 
-        seed = derive(settings.seed, "pairs", "mine")
-        try:
-            pairs = mine(sampler, sentences, seed=seed, encode=encode, exclude=gold)
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from error
-        return pairs, [f"{len(pairs):,} pairs mined from {len(sentences):,} sentences by {settings.sampler}"]
+            seed = derive(settings.seed, "pairs", "mine")
+            try:
+                pairs = mine(chosen, sentences, seed=seed, encode=encode, exclude=gold)
+            except DataError as error:
+                raise DataError(f"{where}: {error}") from error
+            return pairs, [f"{len(pairs):,} pairs mined from {len(sentences):,} sentences by {spec}"]
+
+        return mine_with
 
     encoder = plm_digest(plm.path) if embeds else None
     source = {"sentences": fingerprint(sentences), "sampler": owners(settings.sampler), "encoder": encoder}
-    with_ = mine_with if embeds else None
-    return Inputs(lambda: mine_with(plm.path), source, mine_with=with_, sentences=sentences)
+    mine_with = miner(sampler, settings.sampler)
+    inputs = Inputs(lambda: mine_with(plm.path), source, sentences=sentences)
+    inputs.mine_with = mine_with if embeds else None
+    if bi_sampler is not None and settings.bi_sampler:
+        inputs.mine_bi, inputs.bi_needs_encoder = miner(bi_sampler, settings.bi_sampler), bi_embeds
+        source["bi_sampler"] = owners(settings.bi_sampler)
+    return inputs
 
 
 def _sentences(settings: Settings, path: Path, skip: SkipBad | None) -> list[str]:
@@ -245,7 +261,7 @@ def _no_remining(settings: Settings, *, mined: bool) -> str:
         return "--remine mines pairs afresh from sentences: give --corpus FILE."
     return (
         f"--remine searches with the better bi-encoder, and the sampler {settings.sampler} uses none: "
-        "name --sampler semantic, bm25+semantic, or a mix such as bm25:0.5,semantic:0.5."
+        "name --sampler semantic, bm25+semantic, or a mix such as bm25:0.5,semantic:0.5, or a bi_sampler that does."
     )
 
 
@@ -261,9 +277,10 @@ def _target_notice(settings: Settings, *, measured: bool) -> str:
 
 def _then(inputs: Inputs, change: Callable[[Pairs, list[str]], tuple[Pairs, list[str]]]) -> Inputs:
     """Return inputs whose pairs, mined now or later, are changed further."""
-    whole, again = inputs.make_pairs, inputs.mine_with
+    whole, again, own = inputs.make_pairs, inputs.mine_with, inputs.mine_bi
     with_ = (lambda path: change(*again(path))) if again is not None else None
-    return replace(inputs, make_pairs=lambda: change(*whole()), mine_with=with_)
+    bi = (lambda path: change(*own(path))) if own is not None else None
+    return replace(inputs, make_pairs=lambda: change(*whole()), mine_with=with_, mine_bi=bi)
 
 
 def _without_evaluation(inputs: Inputs, evaluation: Sequence[Pairs | None]) -> Inputs:

@@ -59,8 +59,8 @@ class Runner:
 
     make_pairs: read or mine the training pairs, and say how. digests: fingerprints of what lies outside the run,
     by kind. sentences: what is primed on; None: the sentences of the pairs. computes: where students are worked on
-    side by side, when there are several. mine_with: mine pairs with the bi-encoder of a directory. gold: pairs that
-    people labelled. fill_of: loads the masked language model of a name.
+    side by side, when there are several. mine_with: mine pairs with the bi-encoder of a directory; mine_bi: those of
+    bi-encoders alone. gold: pairs that people labelled. fill_of: loads the masked language model of a name.
     """
 
     context: Context
@@ -70,6 +70,7 @@ class Runner:
     computes: Sequence[Compute] = ()
     on_stage: Callable[[Stage, str], None] = lambda stage, what: None
     mine_with: Callable[[Path], tuple[Pairs, list[str]]] | None = None
+    mine_bi: Callable[[Path], tuple[Pairs, list[str]]] | None = None
     gold: Pairs | None = None
     fill_of: Callable[[str], Fill] | None = None
     _held: tuple[str, Pairs] = field(default=("", NO_PAIRS), init=False, repr=False)
@@ -165,24 +166,35 @@ class Runner:
     # One method a kind of stage: inputs on disk -> outputs in `out`, and plain facts about them.
 
     def _pairs(self, stage: Stage, out: Path, identity: str) -> Info:
-        models = [name for name in stage.needs if name != GOLD]
+        own = stage.settings.get("of") == "bi"
+        mine = self.mine_bi if own else self.mine_with
+        models = [name for name in stage.needs if name not in (GOLD, "pairs")]
         if models:
-            assert self.mine_with is not None
+            assert mine is not None
             known = [
                 (self.info(n, "prime" if n.startswith("prime/") else "distill")["dev"], n) for n in models
             ]
             # An equal later model does not replace an earlier one, as where models are selected.
             encoder = max(known, key=lambda k: k[0])[1] if stage.settings.get("by") == "dev" else models[-1]
-            pairs, said = self.mine_with(self.context.store.path(encoder))
+            pairs, said = mine(self.context.store.path(encoder))
             said = [*said, f"{stage.name}: mined with {encoder}"]
+        elif own:
+            assert mine is not None
+            pairs, said = mine(next(iter(self.context.plms.values())).path)  # which it does not look at
         else:
             pairs, said = self.make_pairs()
+        if own:
+            said = [f"for bi-encoders: {said[0]}", *said[1:]]
+        if own and self.context.settings.select == "agreement":
+            # What is judged on is trained on by nobody.
+            places = held_out(len(self.pairs), self.context.settings.held_out, self.context.settings.seed)
+            pairs, _ = tasks.without(pairs, [self.pairs.take(places)])
         check_readable(self.context, pairs)
         if self.context.settings.select == "agreement":
             held_out(len(pairs), self.context.settings.held_out, self.context.settings.seed)  # or refuse, now
         write_pairs(pairs, out / "pairs.parquet")
-        # With those of earlier cycles, which were trained on as well.
-        earlier = [self.pairs_of(name) for name in self._pairs_made(before=stage.cycle)]
+        # With those made before, which are trained on as well.
+        earlier = [self.pairs_of(name) for name in self._pairs_made(before=stage)]
         return {
             "pairs": len(pairs),
             "sentences": len(pairs.sentences),
@@ -190,17 +202,22 @@ class Runner:
             "test_pairs_shared": self._shared(join([pairs, *earlier]) if earlier else pairs),
         }
 
-    def _pairs_made(self, *, before: int) -> list[str]:
-        """Return the finished stages that made pairs for the cycles before this one, the newest first."""
-        names = [*(f"cycle-{n}/pairs" for n in range(before - 1, 0, -1)), *(["pairs"] if before else [])]
-        return [name for name in names if (self.context.store.path(name) / "pairs.json").exists()]
+    def _pairs_made(self, *, before: Stage | None = None) -> list[str]:
+        """Return the finished stages that made pairs, all or those that stand before a stage, the newest first."""
+        last = self.context.settings.cycles if before is None else before.cycle
+        names = ["pairs"]
+        for cycle in range(1, last + 1):
+            names += [f"cycle-{cycle}/pairs", f"cycle-{cycle}/pairs-bi"]
+        if before is not None:
+            names = names[: names.index(before.name)]
+        return [n for n in reversed(names) if (self.context.store.path(n) / "pairs.json").exists()]
 
     def _shared(self, pairs: Pairs) -> dict[str, int]:
         return {name: tasks.shared(pairs, test) for name, test in self.context.tests.items()}
 
     def trained_on(self) -> Info:
         """Return what was recorded with the newest training pairs, or with gold ones when there are no others."""
-        made = self._pairs_made(before=self.context.settings.cycles + 1)
+        made = self._pairs_made()
         return self.info(made[0], "pairs") if made else self.info(GOLD, "gold")
 
     def _gold(self, stage: Stage, out: Path, identity: str) -> Info:
@@ -389,8 +406,12 @@ class Runner:
         places = held_out(len(self.pairs), stage.settings["held_out"], context.settings.seed)
         held = self.pairs.take(places)
         scorer = family(str(stage.family)).load(context.store.path(stage.needs[0]), compute=context.compute)
-        labels = self._scores(stage.needs[2], "silver")[places] if len(stage.needs) > 2 else None
-        scores, facts = judge(scorer, held, labels, derive(context.settings.seed, stage.name))
+        taught: Pairs | None = None
+        if len(stage.needs) > 2:  # held out of other pairs when bi-encoders have their own
+            silver = self._labelled(stage.needs[2])
+            own = held_out(len(silver), stage.settings["held_out"], context.settings.seed)
+            taught = silver.take(own)
+        scores, facts = judge(scorer, held, taught, derive(context.settings.seed, stage.name))
         write_pairs(held.with_scores(scores), out / "scores.parquet")
         return {"model": stage.needs[0], "held_out": len(held), **facts}
 

@@ -134,6 +134,8 @@ class Session:
             dev=by_dev,
             needs_encoder=inputs.mine_with is not None and bool(getattr(sampler, "needs_encoder", False)),
             keeps=hasattr(sampler, "keep"),
+            bi_mined=inputs.mine_bi is not None,
+            bi_needs_encoder=inputs.bi_needs_encoder,
         )
         context = Context(
             store=Store(root),
@@ -168,6 +170,7 @@ class Session:
                 settings.gold.augment, settings.plm[0], offline=offline
             )
         runner = Runner(context, inputs.make_pairs, digests, sentences, computes, mine_with=inputs.mine_with)
+        runner.mine_bi = inputs.mine_bi
         runner.gold = gold.pairs if gold is not None else None
         runner.fill_of = lambda name: find_masked_lm(
             name or settings.plm[0], compute=compute, offline=offline

@@ -14,20 +14,22 @@ SENTENCES = 1_000  # that alignment and uniformity are taken over
 
 
 def judge(
-    scorer: Any, held: Pairs, labels: Scores | None, seed: int
+    scorer: Any, held: Pairs, taught: Pairs | None, seed: int
 ) -> tuple[Scores, dict[str, float | None]]:
     """Return a model's scores of the held-out pairs and what they say about it.
 
-    labels: agreement with the silver labels it learnt from. noise: agreement of two scorings with dropout on:
-    how sure the model is of its own ranking; 1 without dropout. words: agreement of the labels with word overlap.
+    taught: held-out pairs of those that it learnt from, with their silver labels. The facts are labels: agreement
+    with these labels. noise: agreement of two scorings with dropout on: how sure the model is of its own ranking; 1
+    without dropout. words: agreement of the labels with word overlap.
     alignment, uniformity: of a bi-encoder's vectors, two dropout views being a positive pair; for information.
     """
     scores = scorer.score(held)
     transformer = scorer.transformer
     facts: dict[str, float | None] = {"labels": None, "words": None, "alignment": None, "uniformity": None}
-    if labels is not None:
-        facts["labels"] = agreement(scores, labels)
-        facts["words"] = agreement(word_overlap(held), labels)
+    if taught is not None:
+        assert taught.scores is not None
+        facts["labels"] = agreement(scorer.score(taught), taught.scores)
+        facts["words"] = agreement(word_overlap(taught), taught.scores)
     transformer.noisy = True
     try:
         views = []
