@@ -258,6 +258,21 @@ def test_a_dry_run_prints_the_plan_with_counts_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_counts_the_pairs_of_each_family(run: Any, plm: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(make_pairs(30, seed=9).sentences) + "\n")
+    shown = run(
+        "cycle", "--plm", str(plm), "--corpus", "corpus.txt", "--recipe", "self", "--cycles", "1", "--dry-run",
+        "--json", "--sampler", "random:per_sentence=5", "--set", "bi_sampler=random:per_sentence=1",
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    what = {row["stage"]: row["what"] for row in map(json.loads, shown.out.splitlines())}
+    n, own = (int(what[name].split()[0]) for name in ("pairs", "cycle-1/pairs-bi"))
+    assert n > own
+    assert what["cycle-1/label-bi/tiny"] == f"{n} pairs" != what["cycle-1/silver-cross"] == f"{own} pairs"
+    assert what["cycle-1/distill-bi/tiny"].startswith(f"{own} examples")
+
+
 def test_own_pairs_without_development_data_select_the_last_cycle_and_say_so(
     run: Any, plm: Path, tmp_path: Path
 ) -> None:

@@ -20,15 +20,25 @@ def show_plan(session: Session, *, as_json: bool) -> None:
     from transenc.agreement import held_out
 
     mines = any(stage.kind == "pairs" for stage in session.stages)
-    pairs, said = session.inputs.make_pairs() if mines else (session.inputs.gold_pairs, [])
-    n = len(pairs)
+    given, said = session.inputs.make_pairs() if mines else (session.inputs.gold_pairs, [])
+    bi_pairs, about = given, ""
+    if session.inputs.mine_bi is not None:
+        # With the start, which is all there is; the run mines with what it has made of it.
+        about = "about " if session.inputs.bi_needs_encoder else ""
+        bi_pairs, bi_said = session.inputs.mine_bi(next(iter(session.context.plms.values())).path)
+        said = [*said, f"for bi-encoders: {about}{bi_said[0]}", *bi_said[1:]]
     rows = []
+    of_bi: set[str] = set()  # the stages that work on the pairs of bi-encoders alone
     for stage in session.stages:
         what = ""
+        if stage.settings.get("of") == "bi" or (stage.needs and stage.needs[0] in of_bi):
+            of_bi.add(stage.name)
+        pairs, most = (bi_pairs, about) if stage.name in of_bi else (given, "")
+        n = len(pairs)
         if stage.kind == "pairs":
-            what = f"{n:,} pairs, {len(pairs.sentences):,} sentences"
+            what = f"{most}{n:,} pairs, {len(pairs.sentences):,} sentences"
         elif stage.kind in ("label", "silver"):
-            what = f"{n:,} pairs"
+            what = f"{most}{n:,} pairs"
         elif stage.kind == "distill":
             both = (
                 stage.settings["both_orders"] is not False
@@ -37,14 +47,15 @@ def show_plan(session: Session, *, as_json: bool) -> None:
             )
             share = stage.settings.get("held_out")
             judged = len(held_out(n, share, session.settings.seed)) if share else 0
-            taught, most = learnt_from(stage.needs[0], session, n)
+            taught, up_to = learnt_from(stage.needs[0], session, n)
             examples = (taught - judged) * (2 if both else 1)
             steps = math.ceil(examples / stage.settings["batch_size"]) * stage.settings["epochs"]
-            what = f"{most}{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}"
+            what = f"{up_to or most}{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}"
         elif stage.kind == "prime":
             what = "as it is" if stage.settings["method"] == "none" else str(stage.settings["method"])
         elif stage.kind == "agree":
-            what = f"{len(held_out(n, stage.settings['held_out'], session.settings.seed)):,} held-out pairs"
+            held = held_out(len(given), stage.settings["held_out"], session.settings.seed)
+            what = f"{len(held):,} held-out pairs"
         elif stage.kind == "evaluate":
             what = f"{sum(len(p) for p in session.inputs.tests.values()):,} test pairs"
         elif stage.kind == "select":
