@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.quality import objectives, priming
+from benchmarks.quality import objectives, priming, students
+from tests.conftest import make_pairs
+from tests.runs import run_small
+from transenc.writers import write_pairs
 
 SMALL = ["--task", "demo", "--max-pairs", "30", "--seeds", "1,2", "--teacher", "primed", "--set"]
 SMALL += ["distill.bi.epochs=1", "--set", "prime.max_sentences=20"]
@@ -71,3 +74,17 @@ def test_priming_methods_are_measured_once_beside_the_raw_start(
     assert capsys.readouterr().out == told
     assert priming.main([*command, "--methods", "simcs"]) == 2
     assert "No priming method 'simcs'. There are: simcse," in capsys.readouterr().err
+
+
+def test_students_are_compared_with_their_labels_and_turned_round(
+    tmp_path: Path, plm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_small(tmp_path / "run", plm)
+    write_pairs(make_pairs(12), tmp_path / "test.tsv")
+    assert students.main([str(tmp_path / "run"), "--pairs", str(tmp_path / "test.tsv")]) == 0
+    name, labels, dev, difference, orders = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
+    assert name == "run, s0"
+    assert -1 <= float(labels) < 1 and -1 <= float(orders) < 1
+    assert 0 < float(difference) < 1
+    facts = json.loads((tmp_path / "run/cycle-1/distill-cross/s0/distill.json").read_text())
+    assert float(dev) < facts["dev"]

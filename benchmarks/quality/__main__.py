@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.quality import objectives, priming
+from benchmarks.quality import objectives, priming, students
 
-COMMANDS = {"objectives": objectives.main, "priming": priming.main}
+COMMANDS = {"objectives": objectives.main, "priming": priming.main, "students": students.main}
 
 
 def main() -> int:
