@@ -36,7 +36,7 @@ def planned(remine: bool = False, searches: bool = True, **changes: Any) -> dict
 
 def test_each_family_learns_from_its_own_pairs() -> None:
     stages = planned(label={"mix": 0.5, "transform": "match"})
-    assert stages["cycle-1/pairs-bi"].needs == ("prime/s0",)
+    assert stages["cycle-1/pairs-bi"].needs == ()  # mined with the start
     assert stages["cycle-1/pairs-bi"].settings["sampler"] == "semantic"
     assert "cycle-2/pairs-bi" not in stages
     assert stages["cycle-2/label-bi/s0"].needs == ("pairs", "cycle-1/distill-bi/s0")
@@ -56,7 +56,7 @@ def test_mining_afresh_looks_again_only_with_samplers_that_search() -> None:
     assert stages["cycle-2/pairs-bi"].needs == ("prime/s0", "cycle-1/distill-bi/s0")
     assert stages["cycle-2/label-bi/s0"].needs[0] == "pairs"
     assert "cycle-2/pairs-bi" not in planned(remine=True, searches=False, bi_sampler="bm25")
-    assert planned(searches=False, bi_sampler="bm25")["cycle-1/pairs-bi"].needs == ()
+    assert planned(searches=False, select="agreement")["cycle-1/pairs-bi"].needs == ("pairs",)
 
 
 def test_only_the_default_recipe_from_a_raw_start_mines_so_by_itself() -> None:

@@ -38,7 +38,7 @@ class Inputs:
     make_pairs: read or mine the training pairs, and say how; called once in the life of a run. source: what decides
     them. dev, tests: scored pairs. metric: of the development pairs; metrics: of each test set. said: lines that a
     reader of the results must see. mine_with: mine the pairs with the bi-encoder of a directory; None: they are not
-    mined, or without one. mine_bi: the same for the pairs of bi-encoders alone; bi_needs_encoder: whether that
+    mined, or without one. mine_bi, bi_source: of the pairs of bi-encoders alone; bi_needs_encoder: whether that
     compares embeddings. sentences: the unlabelled sentences. gold: pairs that people labelled, to train on.
     """
 
@@ -53,6 +53,7 @@ class Inputs:
     mine_with: Callable[[Path], tuple[Pairs, list[str]]] | None = None
     mine_bi: Callable[[Path], tuple[Pairs, list[str]]] | None = None
     bi_needs_encoder: bool = False
+    bi_source: dict[str, Any] = field(default_factory=dict)
     sentences: Sequence[str] = ()
     gold: Gold | None = None
 
@@ -238,14 +239,17 @@ def _from_corpus(
 
         return mine_with
 
-    encoder = plm_digest(plm.path) if embeds else None
-    source = {"sentences": fingerprint(sentences), "sampler": owners(settings.sampler), "encoder": encoder}
+    def source_of(spec: str, *, searches: bool) -> dict[str, Any]:
+        encoder = plm_digest(plm.path) if searches else None
+        return {"sentences": fingerprint(sentences), "sampler": owners(spec), "encoder": encoder}
+
     mine_with = miner(sampler, settings.sampler)
+    source = source_of(settings.sampler, searches=embeds)
     inputs = Inputs(lambda: mine_with(plm.path), source, sentences=sentences)
     inputs.mine_with = mine_with if embeds else None
     if bi_sampler is not None and settings.bi_sampler:
         inputs.mine_bi, inputs.bi_needs_encoder = miner(bi_sampler, settings.bi_sampler), bi_embeds
-        source["bi_sampler"] = owners(settings.bi_sampler)
+        inputs.bi_source = source_of(settings.bi_sampler, searches=bi_embeds)
     return inputs
 
 
@@ -291,8 +295,9 @@ def _without_evaluation(inputs: Inputs, evaluation: Sequence[Pairs | None]) -> I
         return kept, [*said, f"inductive: {dropped:,} of them are evaluation pairs and were left out"]
 
     # By their text alone: gold scores must not decide anything here.
-    source = {**inputs.source, "without": [pairs_digest(pairs.with_scores(None)) for pairs in held]}
-    return replace(_then(inputs, change), source=source)
+    without = {"without": [pairs_digest(pairs.with_scores(None)) for pairs in held]}
+    changed = _then(inputs, change)
+    return replace(changed, source=inputs.source | without, bi_source=inputs.bi_source | without)
 
 
 def _sampled(inputs: Inputs, settings: Settings) -> Inputs:

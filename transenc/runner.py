@@ -138,7 +138,7 @@ class Runner:
                     "settings": stage.settings,
                     "seed": self.context.settings.seed,
                     "precision": self.context.compute.precision,
-                    "outside": self.digests.get(stage.kind, {}),
+                    "outside": self.digests.get("pairs:bi" if of_bi(stage) else stage.kind, {}),
                     "plm": self.digests.get(f"plm:{stage.student}") if stage.student else None,
                     "needs": [known[name] for name in stage.needs],
                 }
@@ -166,7 +166,7 @@ class Runner:
     # One method a kind of stage: inputs on disk -> outputs in `out`, and plain facts about them.
 
     def _pairs(self, stage: Stage, out: Path, identity: str) -> Info:
-        own = stage.settings.get("of") == "bi"
+        own = of_bi(stage)
         mine = self.mine_bi if own else self.mine_with
         models = [name for name in stage.needs if name not in (GOLD, "pairs")]
         if models:
@@ -180,7 +180,7 @@ class Runner:
             said = [*said, f"{stage.name}: mined with {encoder}"]
         elif own:
             assert mine is not None
-            pairs, said = mine(next(iter(self.context.plms.values())).path)  # which it does not look at
+            pairs, said = mine(next(iter(self.context.plms.values())).path)
         else:
             pairs, said = self.make_pairs()
         if own:
@@ -540,6 +540,11 @@ class Runner:
 def is_teacher(label: str, silver: Stage) -> bool:
     """Tell the labels of this half-cycle's teachers from the bi-encoder's own that are mixed in."""
     return f"/label-{silver.family}/" in label
+
+
+def of_bi(stage: Stage) -> bool:
+    """Tell whether a stage makes the pairs of bi-encoders alone."""
+    return stage.settings.get("of") == "bi"
 
 
 def kind_of(model: str) -> str:

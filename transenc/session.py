@@ -154,6 +154,7 @@ class Session:
         dev = pairs_digest(inputs.dev) if by_dev else None
         digests: dict[str, Any] = {
             "pairs": inputs.source,
+            "pairs:bi": inputs.bi_source,
             "prime": {"dev": dev, "sentences": sentences, "metric": inputs.metric},
             "distill": {"dev": dev, "symmetric": inputs.symmetric, "metric": inputs.metric},
             "evaluate": {name: pairs_digest(gold) for name, gold in inputs.tests.items()},

@@ -21,24 +21,22 @@ def show_plan(session: Session, *, as_json: bool) -> None:
 
     mines = any(stage.kind == "pairs" for stage in session.stages)
     given, said = session.inputs.make_pairs() if mines else (session.inputs.gold_pairs, [])
-    bi_pairs, about = given, ""
+    bi_pairs = given
     if session.inputs.mine_bi is not None:
-        # With the start, which is all there is; the run mines with what it has made of it.
-        about = "about " if session.inputs.bi_needs_encoder else ""
         bi_pairs, bi_said = session.inputs.mine_bi(next(iter(session.context.plms.values())).path)
-        said = [*said, f"for bi-encoders: {about}{bi_said[0]}", *bi_said[1:]]
+        said = [*said, f"for bi-encoders: {bi_said[0]}", *bi_said[1:]]
     rows = []
     of_bi: set[str] = set()  # the stages that work on the pairs of bi-encoders alone
     for stage in session.stages:
         what = ""
         if stage.settings.get("of") == "bi" or (stage.needs and stage.needs[0] in of_bi):
             of_bi.add(stage.name)
-        pairs, most = (bi_pairs, about) if stage.name in of_bi else (given, "")
+        pairs = bi_pairs if stage.name in of_bi else given
         n = len(pairs)
         if stage.kind == "pairs":
-            what = f"{most}{n:,} pairs, {len(pairs.sentences):,} sentences"
+            what = f"{n:,} pairs, {len(pairs.sentences):,} sentences"
         elif stage.kind in ("label", "silver"):
-            what = f"{most}{n:,} pairs"
+            what = f"{n:,} pairs"
         elif stage.kind == "distill":
             both = (
                 stage.settings["both_orders"] is not False
@@ -47,10 +45,10 @@ def show_plan(session: Session, *, as_json: bool) -> None:
             )
             share = stage.settings.get("held_out")
             judged = len(held_out(n, share, session.settings.seed)) if share else 0
-            taught, up_to = learnt_from(stage.needs[0], session, n)
+            taught, most = learnt_from(stage.needs[0], session, n)
             examples = (taught - judged) * (2 if both else 1)
             steps = math.ceil(examples / stage.settings["batch_size"]) * stage.settings["epochs"]
-            what = f"{up_to or most}{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}"
+            what = f"{most}{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}"
         elif stage.kind == "prime":
             what = "as it is" if stage.settings["method"] == "none" else str(stage.settings["method"])
         elif stage.kind == "agree":
