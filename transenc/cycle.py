@@ -124,7 +124,9 @@ def plan(
         elif cycle == 1 or (settings.remine and bi_needs_encoder):
             bi_pairs = f"cycle-{cycle}/pairs-bi"
             own = mined | {"sampler": settings.bi_sampler, "of": "bi"}
-            needs: tuple[str, ...] = ("pairs",) if settings.select == "agreement" else ()
+            needs: tuple[str, ...] = ()
+            if settings.select == "agreement":  # the pairs that are judged on are left out of these, too
+                needs, own = ("pairs",), own | {"held_out": settings.held_out}
             # At first with the start: pairs that an encoder itself finds near teach it little (docs/results.md).
             needs += seen if bi_needs_encoder and (cycle > 1 or labelled) else ()
             stages.append(Stage(bi_pairs, "pairs", own, needs, None, None, cycle))

@@ -66,9 +66,8 @@ def tokenize(
     types: list[npt.NDArray[np.int8]] = []
     lengths: list[int] = []
     for start in range(0, len(texts), block):
-        for encoding in tokenizer.encode_batch_fast(
-            list(texts[start : start + block])
-        ):  # offsets are not wanted
+        # The fast one leaves out where in the text a token stands.
+        for encoding in tokenizer.encode_batch_fast(list(texts[start : start + block])):
             ids.append(np.asarray(encoding.ids, np.int32))
             types.append(np.asarray(encoding.type_ids, np.int8))
             lengths.append(len(encoding.ids))
