@@ -123,7 +123,7 @@ def plan(
             bi_pairs = pairs
         elif cycle == 1 or (settings.remine and bi_needs_encoder):
             bi_pairs = f"cycle-{cycle}/pairs-bi"
-            own = mined | {"sampler": settings.bi_sampler, "of": "bi"}
+            own: dict[str, Any] = {**mined, "sampler": settings.bi_sampler, "of": "bi"}
             needs: tuple[str, ...] = ()
             if settings.select == "agreement":  # the pairs that are judged on are left out of these, too
                 needs, own = ("pairs",), own | {"held_out": settings.held_out}
