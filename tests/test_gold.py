@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -401,6 +402,30 @@ def run(
     return session, session.run(**({"report": report} if report else {}))
 
 
+def ends_alike_when_stopped(settings: Settings, parent: Path, at: Callable[[int], bool]) -> None:
+    """Stop a run at these reports of progress, continue it, and compare it with the one in `parent`/whole."""
+    stop, steps, stops = StopFlag(), 0, 0
+
+    def count(progress: Any) -> None:
+        nonlocal steps
+        steps += 1
+        stop.signum = 15 if at(steps) else stop.signum
+
+    while True:
+        try:
+            run(settings, parent / "stopped", stop, count)
+            break
+        except Interrupted:
+            stop.signum = None
+            stops += 1
+    assert stops
+    whole, stopped = (
+        {k: v for k, v in content(parent / which).items() if k != "run.yaml"}
+        for which in ("whole", "stopped")
+    )
+    assert whole == stopped
+
+
 def facts(root: Path, name: str, kind: str) -> dict[str, Any]:
     return dict(json.loads((root / name / f"{kind}.json").read_text()))
 
@@ -423,27 +448,7 @@ def test_a_recipe_runs_stops_anywhere_and_ends_with_the_same_bytes(recipe, tmp_p
     if recipe == "augsbert-few":
         assert (tmp_path / "whole/cycle-1/pairs/pairs.parquet").is_file()
         assert any("mined with gold/encoder/" in note for note in session.notes)
-    stop, steps = StopFlag(), 0
-
-    def count(progress: Any) -> None:
-        nonlocal steps
-        steps += 1
-        stop.signum = 15 if steps in (3, 8) else stop.signum
-
-    stops = 0
-    while True:
-        try:
-            run(settings, tmp_path / "stopped", stop, count)
-            break
-        except Interrupted:
-            stop.signum = None
-            stops += 1
-    assert stops
-    skip = "run.yaml"
-    whole, stopped = (
-        {k: v for k, v in content(tmp_path / which).items() if k != skip} for which in ("whole", "stopped")
-    )
-    assert whole == stopped
+    ends_alike_when_stopped(settings, tmp_path, lambda step: step in (3, 8))
 
 
 def test_kde_is_applied_to_the_labels_of_the_gold_teacher(tmp_path: Path, plm: Path) -> None:

@@ -9,8 +9,6 @@ from typing import Any
 
 from transenc.config import Settings
 
-# A half-cycle is (teaching family, learning family); a recipe is a ring of them.
-HALF_CYCLES = (("bi", "cross"), ("cross", "bi"))
 # Kinds of stages that look at the models of all cycles, each in a directory of its own below the run.
 OVER_CYCLES = ("select", "ensemble", "best")
 
@@ -38,6 +36,11 @@ class Stage:
     student: str | None = None
     family: str | None = None
     cycle: int = 0
+
+    @property
+    def mines_for_bi(self) -> bool:
+        """Tell whether this makes the pairs of bi-encoders alone."""
+        return self.settings.get("of") == "bi"
 
 
 def student_names(plms: Sequence[str]) -> list[str]:
@@ -130,13 +133,11 @@ def plan(
             # At first with the start: pairs that an encoder itself finds near teach it little (docs/results.md).
             needs += seen if bi_needs_encoder and (cycle > 1 or labelled) else ()
             stages.append(Stage(bi_pairs, "pairs", own, needs, None, None, cycle))
-        before = dict(teacher)
-        for teaching, learning in HALF_CYCLES:
-            learnt = pairs if learning == "cross" else bi_pairs
-            own_scores = _own_scores(settings, students, cycle, before, pairs, learnt)
-            stages += _half_cycle(
-                settings, students, cycle, teaching, learning, teacher, learnt, own_scores, dev=dev
-            )
+        mixed = _own_labels(settings, students, cycle, teacher, pairs, bi_pairs)
+        stages += _half_cycle(settings, students, cycle, "bi", "cross", teacher, pairs, dev=dev)
+        if bi_pairs != pairs:  # else the half-cycle before has just made them
+            stages += mixed
+        stages += _half_cycle(settings, students, cycle, "cross", "bi", teacher, bi_pairs, mixed, dev=dev)
     models = [s for s in stages if s.kind in ("prime", "distill")]
     by = "last" if settings.select == "dev" and not dev else settings.select
     needs = tuple(s.name for s in models)
@@ -226,13 +227,32 @@ def silver_settings(settings: Settings, *, own: bool) -> dict[str, Any]:
     return values
 
 
-def _own_scores(
+def _label_stages(
+    settings: Settings,
+    students: Sequence[Student],
+    cycle: int,
+    name: str,
+    family: str,
+    models: dict[str, str],
+    pairs: str,
+) -> list[Stage]:
+    """Return the stages in which the students' models of a family label the pairs of a stage."""
+    facts = label_settings(settings, family)
+    return [
+        Stage(
+            f"cycle-{cycle}/{name}/{s.name}", "label", facts, (pairs, models[s.name]), s.name, family, cycle
+        )
+        for s in students
+    ]
+
+
+def _own_labels(
     settings: Settings,
     students: Sequence[Student],
     cycle: int,
     encoders: dict[str, str],
     pairs: str,
-    learnt: str,
+    bi_pairs: str,
 ) -> list[Stage]:
     """Return the stages in which this cycle's bi-encoders label the pairs that their successors learn from.
 
@@ -241,19 +261,8 @@ def _own_scores(
     """
     if not settings.label.mix and settings.label.transform != "match":
         return []
-    kind, facts = ("bi", label_settings(settings, "bi")) if learnt == pairs else ("own", {"own": True})
-    return [
-        Stage(
-            f"cycle-{cycle}/label-{kind}/{s.name}",
-            "label",
-            facts,
-            (learnt, encoders[s.name]),
-            s.name,
-            "bi",
-            cycle,
-        )
-        for s in students
-    ]
+    name = "label-bi" if bi_pairs == pairs else "label-own"
+    return _label_stages(settings, students, cycle, name, "bi", encoders, bi_pairs)
 
 
 def _half_cycle(
@@ -264,37 +273,23 @@ def _half_cycle(
     learning: str,
     teacher: dict[str, str],
     pairs: str,
-    own: Sequence[Stage],
+    mixed: Sequence[Stage] = (),
     *,
     dev: bool,
 ) -> list[Stage]:
     """Label with every student's teaching model, combine, and train every student's learning model.
 
     teacher: the newest model of each student, read here and replaced by the new ones. pairs: the stage that holds
-    the pairs to label. own: the bi-encoders' labels of them, for cross-encoders' labels to keep some of. Gold pairs
-    stand beside the silver ones wherever there are some.
+    the pairs to label. mixed: stages of bi-encoders' labels, of which the result keeps some. Gold pairs stand beside
+    the silver ones wherever there are some.
     """
     at = f"cycle-{cycle}"
-    orders = label_settings(settings, teaching)
-    labels = [
-        Stage(
-            f"{at}/label-{teaching}/{s.name}",
-            "label",
-            orders,
-            (pairs, teacher[s.name]),
-            s.name,
-            teaching,
-            cycle,
-        )
-        for s in students
-    ]
+    labels = _label_stages(settings, students, cycle, f"label-{teaching}", teaching, teacher, pairs)
     silver = f"{at}/silver-{teaching}"
     combine = silver_settings(settings, own=teaching == "cross")
-    mixed = own if teaching == "cross" else ()
     scores = [s.name for s in (*labels, *mixed)]
     stages = [
         *labels,
-        *(s for s in mixed if s.settings.get("own")),  # the others were made for the first half-cycle
         Stage(silver, "silver", combine, (pairs, *scores), None, teaching, cycle),
     ]
     if settings.gold.scenario != "none":

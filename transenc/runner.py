@@ -138,7 +138,7 @@ class Runner:
                     "settings": stage.settings,
                     "seed": self.context.settings.seed,
                     "precision": self.context.compute.precision,
-                    "outside": self.digests.get("pairs:bi" if of_bi(stage) else stage.kind, {}),
+                    "outside": self.digests.get("pairs:bi" if stage.mines_for_bi else stage.kind, {}),
                     "plm": self.digests.get(f"plm:{stage.student}") if stage.student else None,
                     "needs": [known[name] for name in stage.needs],
                 }
@@ -166,14 +166,12 @@ class Runner:
     # One method a kind of stage: inputs on disk -> outputs in `out`, and plain facts about them.
 
     def _pairs(self, stage: Stage, out: Path, identity: str) -> Info:
-        own = of_bi(stage)
+        own = stage.mines_for_bi
         mine = self.mine_bi if own else self.mine_with
         models = [name for name in stage.needs if name not in (GOLD, "pairs")]
         if models:
             assert mine is not None
-            known = [
-                (self.info(n, "prime" if n.startswith("prime/") else "distill")["dev"], n) for n in models
-            ]
+            known = [(self.info(n, kind_of(n))["dev"], n) for n in models]
             # An equal later model does not replace an earlier one, as where models are selected.
             encoder = max(known, key=lambda k: k[0])[1] if stage.settings.get("by") == "dev" else models[-1]
             pairs, said = mine(self.context.store.path(encoder))
@@ -540,11 +538,6 @@ class Runner:
 def is_teacher(label: str, silver: Stage) -> bool:
     """Tell the labels of this half-cycle's teachers from the bi-encoder's own that are mixed in."""
     return f"/label-{silver.family}/" in label
-
-
-def of_bi(stage: Stage) -> bool:
-    """Tell whether a stage makes the pairs of bi-encoders alone."""
-    return stage.settings.get("of") == "bi"
 
 
 def kind_of(model: str) -> str:

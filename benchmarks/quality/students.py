@@ -22,6 +22,7 @@ from transenc.metrics import spearman
 from transenc.models.loading import load_scorer
 from transenc.pairs import Pairs
 from transenc.readers import read_pairs
+from transenc.runner import kind_of
 
 
 def relation(run: Path, cycle: int, student: str, pairs: Pairs) -> dict[str, float]:
@@ -31,16 +32,15 @@ def relation(run: Path, cycle: int, student: str, pairs: Pairs) -> dict[str, flo
     said = read_pairs(at / f"label-cross/{student}/scores.parquet", scores="required")
     assert taught.scores is not None and said.scores is not None
     found: dict[str, float] = {}
-    if list(taught.with_scores(None).rows()) == list(said.with_scores(None).rows()):
+    if list(taught.rows()) == list(said.rows()):
         found["labels"] = spearman(said.scores, taught.scores)
     scorer = load_scorer(str(at / f"distill-cross/{student}"))
     there, back = scorer.score(pairs), scorer.score(pairs.flipped())
     found["difference"] = float(np.abs(there - back).mean())
     found["orders"] = spearman(there, back)
     teacher = str(json.loads((at / f"label-bi/{student}/label.json").read_text())["teacher"])
-    kind = "prime" if teacher.startswith("prime/") else "distill"
-    devs = (json.loads((run / teacher / f"{kind}.json").read_text())["dev"],
-            json.loads((at / f"distill-cross/{student}/distill.json").read_text())["dev"])  # fmt: skip
+    files = (run / teacher / f"{kind_of(teacher)}.json", at / f"distill-cross/{student}/distill.json")
+    devs = [json.loads(file.read_text())["dev"] for file in files]
     if None not in devs:
         found["dev over teacher"] = devs[1] - devs[0]
     return found

@@ -29,7 +29,7 @@ def show_plan(session: Session, *, as_json: bool) -> None:
     of_bi: set[str] = set()  # the stages that work on the pairs of bi-encoders alone
     for stage in session.stages:
         what = ""
-        if stage.settings.get("of") == "bi" or (stage.needs and stage.needs[0] in of_bi):
+        if stage.mines_for_bi or (stage.needs and stage.needs[0] in of_bi):
             of_bi.add(stage.name)
         pairs = bi_pairs if stage.name in of_bi else given
         n = len(pairs)
