@@ -14,15 +14,20 @@ import torch
 from transenc.models.device import Compute
 
 
-def products(config: Any, lengths: npt.NDArray[np.integer[Any]]) -> float:
+def products(config: Any, lengths: npt.NDArray[np.integer[Any]], *, first: bool = False) -> float:
     """Return the floating-point operations of a forward pass of a BERT over sequences of these token counts.
 
     Padding, the word embeddings and all that is no matrix product do not count. Training takes three times as many.
+    first: the result is read off each sequence's first token, so the last layer needs no other token's.
     """
-    width = config.hidden_size
-    weights = config.num_hidden_layers * (4 * width**2 + 2 * width * config.intermediate_size)
+    width, layers = config.hidden_size, config.num_hidden_layers
+    each = 2 * width**2 + 2 * width * config.intermediate_size  # weights that queries, and what follows, need
     tokens = np.asarray(lengths, np.float64)
-    return float(2 * weights * tokens.sum() + 4 * config.num_hidden_layers * width * (tokens**2).sum())
+    whole, one = (
+        2 * each * asked + 4 * width**2 * tokens.sum() + 4 * width * read
+        for asked, read in ((tokens.sum(), (tokens**2).sum()), (len(tokens), tokens.sum()))
+    )
+    return float((layers - first) * whole + first * one)
 
 
 @cache

@@ -95,7 +95,9 @@ def measure(
         seconds, results = in_turn({"ours": ours, "theirs": theirs}, prepare=new)
         default = seconds["theirs"] if default is None else default
         (mine, my_loss), (other, other_loss) = results["ours"], results["theirs"]
-        operations = 3 * products(mine.transformer.module.config, token_counts(mine, family, given))
+        operations = 3 * products(
+            mine.transformer.module.config, token_counts(mine, family, given), first=mine.head.first
+        )
         used = share(compute, settings.epochs * operations, seconds["ours"])
         mine_dev = spearman(mine.score(gold), gold.scores)
         other_dev = spearman(score_peer(other, gold), gold.scores)

@@ -45,6 +45,11 @@ class Pooled(Head):
 
     pooling: str
 
+    @property
+    def first(self) -> bool:
+        """Return whether the vector is that of the first token."""
+        return self.pooling == "cls"
+
     def whole(self, module: Any, batch: Batch) -> Tensor:
         """Return (batch, dim) vectors of a padded batch."""
         return self.rows(module, module(**batch).last_hidden_state, batch)

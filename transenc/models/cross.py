@@ -31,7 +31,12 @@ from transenc.pairs import Index, Pairs, Scores
 
 
 class Classified(Head):
-    """Take the one logit of a sequence classifier."""
+    """Take the one logit of a sequence classifier, which reads the first token."""
+
+    @property
+    def first(self) -> bool:
+        """Return True: other tokens count only by what the first one reads of them."""
+        return True
 
     def whole(self, module: Any, batch: Batch) -> Tensor:
         """Return (batch,) logits of a padded batch."""
@@ -52,7 +57,12 @@ class Classified(Head):
 
 
 class Compared(Classified):
-    """Take the logit of a segment head."""
+    """Take the logit of a segment head, which reads all tokens."""
+
+    @property
+    def first(self) -> bool:
+        """Return False."""
+        return False
 
     def body(self, module: Any) -> Any:
         """Return what is below the head."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from transenc.models.attention import AttendWithGradients
 
 LEVELS = 1 << 16  # probabilities are kept to one in this many
 
@@ -19,7 +20,7 @@ class CpuDropout(TorchFunctionMode):
 
     torch draws every mask one number at a time, a quarter of a bf16 training step. Here each 64-bit number of SFC64
     decides four elements. Which elements fall differs from torch's choice, and their share by at most 1 / 65536.
-    Attention is written out in the input's precision: torch's own takes bf16 through fp32 products.
+    Attention in bf16, or with dropout, is that of attention.py.
     """
 
     def __enter__(self) -> Any:
@@ -34,7 +35,7 @@ class CpuDropout(TorchFunctionMode):
         if func is F.dropout:
             return self._dropout(*args, **kwargs)
         if func is F.scaled_dot_product_attention and len(args) <= 4:
-            unusual = kwargs.get("is_causal") or kwargs.get("enable_gqa")
+            unusual = kwargs.get("is_causal") or kwargs.get("enable_gqa") or args[0].ndim != 4
             # Without dropout torch's fused attention is as fast in fp32, and needs no room for the weights.
             if not unusual and (kwargs.get("dropout_p") or args[0].dtype != torch.float32):
                 return self._attention(*args, **kwargs)
@@ -59,7 +60,7 @@ class CpuDropout(TorchFunctionMode):
 
     def _attention(
         self,
-        query: Tensor,  # (..., heads, length, size)
+        query: Tensor,
         key: Tensor,
         value: Tensor,
         attn_mask: Tensor | None = None,
@@ -69,12 +70,7 @@ class CpuDropout(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        if scale is None:
-            scale = 1 / math.sqrt(query.shape[-1])
-        scores = torch.matmul(query * scale, key.transpose(-2, -1))
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
-        elif attn_mask is not None:
-            scores = scores + attn_mask
-        weights = self._dropout(torch.softmax(scores, -1), dropout_p)
-        return torch.matmul(weights, value)
+        result: Tensor = AttendWithGradients.apply(  # type: ignore[no-untyped-call]
+            query, key, value, attn_mask, scale, dropout_p, self._mask
+        )
+        return result

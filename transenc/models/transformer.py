@@ -44,6 +44,11 @@ from transenc.pairs import Index
 class Head(Protocol):
     """What a family makes of a module: one row a sequence."""
 
+    @property
+    def first(self) -> bool:
+        """Return whether `rows` reads each sequence's first token alone."""
+        return False
+
     def whole(self, module: Any, batch: Batch) -> Tensor:
         """Return the (batch, ...) rows of a padded batch, of any architecture."""
         ...
@@ -111,7 +116,7 @@ class Transformer:
             batches = [{name: self.compute.put(array) for name, array in each.items()} for each in arrays]
             if self.unpadded:
                 given = [head.inputs(module, batch) for batch in batches]
-                states = unpadded.states(head.body(module), given)
+                states = unpadded.states(head.body(module), given, first=head.first)
                 parts += [head.rows(module, *both) for both in zip(states, batches, strict=True)]
             else:
                 parts += [head.whole(module, batch) for batch in batches]

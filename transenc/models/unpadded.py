@@ -8,12 +8,17 @@ one width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from transenc.models.attention import attend
+from transenc.models.first_token import first_token_only
 
 Batch = dict[str, Tensor]
 
@@ -33,11 +38,11 @@ def fits(config: Any) -> bool:
     return config.model_type in ROWS and config._attn_implementation == "sdpa"
 
 
-def states(body: Any, groups: Sequence[Batch]) -> list[Tensor]:
+def states(body: Any, groups: Sequence[Batch], *, first: bool = False) -> list[Tensor]:
     """Run padded groups through a body in one pass and return the (batch, length, dim) states of each.
 
     groups: (batch, length) model inputs; attention_mask may also be what is added to the attention logits,
-    (batch, 1, length, length).
+    (batch, 1, length, length). first: only each sequence's first token is asked for, (batch, 1, dim).
     """
     shapes = [group["input_ids"].shape for group in groups]
     names = [name for name in groups[0] if name != "attention_mask"]
@@ -45,12 +50,16 @@ def states(body: Any, groups: Sequence[Batch]) -> list[Tensor]:
     if "position_ids" not in row:
         row["position_ids"] = _joined([_positions(group["input_ids"], body.config) for group in groups])
     attention = Attention(shapes, [_mask(group["attention_mask"]) for group in groups])
-    with attention:
+    firsts = attention.firsts
+    with (
+        attention,
+        first_token_only(body, lambda row: row.index_select(1, firsts)) if first else nullcontext(),
+    ):
         flat: Tensor = body(**row).last_hidden_state[0]
     if attention.runs < body.config.num_hidden_layers:  # sequences would have read each other
         raise RuntimeError(f"the attention of {type(body).__name__} did not go through torch's function")
-    parts = torch.split(flat, attention.sizes)
-    return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+    parts = torch.split(flat, [batch for batch, _ in shapes] if first else attention.sizes)
+    return [part.view(shape[0], -1, flat.shape[-1]) for part, shape in zip(parts, shapes, strict=True)]
 
 
 class Attention(TorchFunctionMode):
@@ -65,6 +74,12 @@ class Attention(TorchFunctionMode):
         self.sizes = [batch * length for batch, length in shapes]
         self.runs = 0
 
+    @property
+    def firsts(self) -> Tensor:
+        """Return where in the row each sequence begins."""
+        lengths = np.repeat([length for _, length in self.shapes], [batch for batch, _ in self.shapes])
+        return torch.from_numpy(np.cumsum(lengths) - lengths)
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -77,19 +92,29 @@ class Attention(TorchFunctionMode):
     def _attention(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any
     ) -> Tensor:
-        """Return (1, heads, tokens, size) from queries, keys and values of that shape."""
+        """Return (1, heads, queries, size) from keys and values of all tokens, and queries of all or of the first."""
         if attn_mask is not None or query.shape[0] != 1:
             raise RuntimeError("this architecture looks at the row as a whole")
         if self.runs == 1:  # autocast decides the precision of attention, the same in all layers
             self.masks = [m if m is None or m.dtype == torch.bool else m.to(query.dtype) for m in self.masks]
+        asked = self.sizes if query.shape[2] == key.shape[2] else [batch for batch, _ in self.shapes]
         split = zip(
-            *(torch.split(t[0].transpose(0, 1), self.sizes) for t in (query, key, value)), strict=True
+            *(
+                torch.split(t[0].transpose(0, 1), sizes)
+                for t, sizes in ((query, asked), (key, self.sizes), (value, self.sizes))
+            ),
+            strict=True,
         )
+        plain = not (torch.is_grad_enabled() or options.get("dropout_p") or options.get("is_causal"))
         results = []
-        for (batch, length), mask, part in zip(self.shapes, self.masks, split, strict=True):
+        for (batch, _), mask, part in zip(self.shapes, self.masks, split, strict=True):
             # (tokens, heads, size) lies in memory as it is, so every step to (batch, heads, length, size) is a view.
-            apart = [t.view(batch, length, *t.shape[1:]).transpose(1, 2) for t in part]
-            result = F.scaled_dot_product_attention(apart[0], apart[1], apart[2], mask, **options)
+            queries, keys, values = (t.unflatten(0, (batch, -1)).transpose(1, 2) for t in part)
+            of_asked = None if mask is None else mask[:, :, : queries.shape[2]]
+            if plain:
+                result = attend(queries, keys, values, of_asked, options.get("scale"))
+            else:
+                result = F.scaled_dot_product_attention(queries, keys, values, of_asked, **options)
             results.append(result.transpose(1, 2).flatten(0, 1))
         return torch.cat(results).transpose(0, 1).unsqueeze(0)
 
