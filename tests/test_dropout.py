@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from transenc.models.attention import TOKENS, AttendWithGradients, attend
 from transenc.models.device import Compute
 from transenc.models.dropout import CpuDropout
 
@@ -74,3 +75,50 @@ def test_attention_drops_weights_at_the_asked_rate() -> None:
         weights = F.scaled_dot_product_attention(query, query, value, dropout_p=0.1)
     assert float((weights == 0).float().mean()) == pytest.approx(0.1, abs=0.004)
     assert float(weights.mean() * 64) == pytest.approx(1.0, abs=0.005)
+
+
+@pytest.mark.parametrize("kind", [None, "bool", "float"])
+@pytest.mark.parametrize(("length", "asked"), [(5, 5), (5, 1), (23, 23), (23, 1), (70, 70)])
+def test_scoring_attention_is_torchs(length: int, asked: int, kind: str | None) -> None:
+    torch.manual_seed(4)
+    batch = 2 * TOKENS // length + 1  # several parts, the last one smaller
+    query = torch.randn(batch, 3, asked, 8)
+    key, value = (torch.randn(batch, length, 3, 8).transpose(1, 2) for _ in range(2))
+    seen = torch.rand(batch, 1, 1, length) < 0.7
+    seen[..., 0] = True
+    mask = {None: None, "bool": seen, "float": torch.where(seen, torch.randn(seen.shape), -1e4)}[kind]
+    for scale in (None, 0.3):
+        wanted = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
+        torch.testing.assert_close(attend(query, key, value, mask, scale), wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("length", [5, 23])
+def test_gradients_of_attention_are_torchs_also_of_a_mask_that_learns(length: int) -> None:
+    torch.manual_seed(5)
+    states = [torch.randn(3, 2, length, 8, requires_grad=True) for _ in range(3)]
+    bias = torch.randn(1, 2, length, length, requires_grad=True)  # as position biases are, one for the batch
+    outward = torch.randn(3, 2, length, 8)
+    wanted = F.scaled_dot_product_attention(*states, bias)
+    expected = torch.autograd.grad(wanted, [*states, bias], outward)
+    found = AttendWithGradients.apply(*states, bias, None, 0.0, None)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    gradients = torch.autograd.grad(found, [*states, bias], outward)
+    torch.testing.assert_close(gradients, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_gradients_of_attention_under_dropout_are_those_of_the_same_factors() -> None:
+    torch.manual_seed(6)
+    states = [torch.randn(2, 2, 23, 8, requires_grad=True) for _ in range(3)]
+    factors = (torch.rand(4, 23, 23) < 0.8).float() / 0.8
+    found = AttendWithGradients.apply(*states, None, 0.5, 0.2, lambda weights, share: factors)  # type: ignore[no-untyped-call]
+    query, key, value = states
+    weights = torch.softmax(query @ key.transpose(-2, -1) * 0.5, -1) * factors.view(2, 2, 23, 23)
+    wanted = weights @ value
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    outward = torch.randn(wanted.shape)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, states, outward),
+        torch.autograd.grad(wanted, states, outward),
+        atol=1e-4,
+        rtol=1e-3,
+    )

@@ -171,6 +171,31 @@ def test_training_passes_equal_one_padded_batch(
     torch.testing.assert_close(found, gradients, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("kind", [BiFamily, CrossFamily])
+@pytest.mark.parametrize("arch", unpadded.ROWS)
+def test_the_last_layer_computes_only_the_tokens_that_are_read(
+    arch: str, kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    pairs = make_pairs(16)
+    model = kind().create(tiny_plm(tmp_path, arch), compute=CPU, max_length=32, pooling="cls")
+    last = model.head.body(model.module).encoder.layer[-1]
+    rows: list[int] = []
+    last.intermediate.register_forward_hook(lambda layer, given, states: rows.append(states.shape[1]))
+    outputs, gradients = outputs_and_gradients(model, pairs)
+    few, scores = sum(rows), model.score(pairs)
+    texts = 2 * len(pairs) if model.family == "bi" else len(pairs)
+    assert few == texts
+    assert "forward" not in vars(last)  # other users of the module get all tokens again
+    monkeypatch.setattr(type(model.head), "first", False)
+    rows.clear()
+    wanted, expected = outputs_and_gradients(model, pairs)
+    assert sum(rows) > 5 * few
+    torch.testing.assert_close(outputs, wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(gradients, expected, atol=1e-4, rtol=1e-3)
+    np.testing.assert_allclose(scores, model.score(pairs), atol=1e-5)
+
+
 @pytest.mark.parametrize("arch", ["bert", "roberta"])
 def test_special_tokens_in_a_text_have_the_positions_that_the_architecture_gives(
     arch: str, tmp_path: Path

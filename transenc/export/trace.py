@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from transenc.errors import ConfigError
 from transenc.models.bi import pool
-from transenc.models.first_token import first_token_only
-from transenc.models.unpadded import ROWS
 
 SINGLE_FILE = 2**31 - 2**20
 OPSET = 17  # the first with LayerNormalization
@@ -53,9 +51,6 @@ class _Graph(nn.Module):
 
 def _outputs(scorer: Any, module: nn.Module, batch: dict[str, Tensor]) -> Any:
     if contract(scorer) == "cross":
-        if scorer.head.first and scorer.module.config.model_type in ROWS:
-            with first_token_only(scorer.head.body(module), lambda states: states[:, :1]):
-                return module(**batch).logits
         return module(**batch).logits  # (batch, 1)
     states = module(**batch).last_hidden_state  # (batch, sequence, dim)
     return states, F.normalize(pool(states, batch["attention_mask"], scorer.pooling), dim=-1, eps=1e-12)
