@@ -35,8 +35,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
     for start in range(0, batch, step):
         part = slice(start, start + step)
         q, k, v = _wide(query[part]), _wide(key[part], LANES), _wide(value[part], LANES)
-        some = None if mask is None or mask.shape[0] == 1 else mask[part]
-        weights = _weights(q, k, mask if some is None else some, scale, heads, key.shape[2])
+        some = mask if mask is None or mask.shape[0] == 1 else mask[part]
+        weights = _weights(q, k, some, scale, heads, key.shape[2])
         result[part].copy_(torch.bmm(weights, v).view(-1, heads, asked, size).transpose(1, 2))
     return result.transpose(1, 2)
 
@@ -77,6 +77,7 @@ class AttendWithGradients(torch.autograd.Function):
         """Return the gradients of queries, keys, values and what was added."""
         q, k, v, weights, factors = ctx.saved_tensors
         g = _wide(gradient, kind=q.dtype)
+        fallen = weights if factors is None else weights * factors
         of_weights = torch.bmm(g, v.transpose(1, 2))
         if factors is not None:
             of_weights.mul_(factors)
@@ -84,7 +85,7 @@ class AttendWithGradients(torch.autograd.Function):
         found = (
             (torch.bmm(of_scores, k).mul_(ctx.scale), q.shape[1]),
             (torch.bmm(of_scores.transpose(1, 2), q).mul_(ctx.scale), ctx.length),
-            (torch.bmm((weights if factors is None else weights * factors).transpose(1, 2), g), ctx.length),
+            (torch.bmm(fallen.transpose(1, 2), g), ctx.length),
         )
         bias = ctx.bias and _apart(of_scores, ctx.heads)[..., : ctx.length].sum_to_size(ctx.bias)
         return *(_narrow(each, ctx.heads, rows, ctx.dtype) for each, rows in found), bias, None, None, None

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @contextmanager
-def first_token_only(body: Any, take: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let the last layer of a body compute some tokens only, within the block; they still read all others.
+def last_layer_at(body: Any, kept: Tensor) -> Iterator[None]:
+    """Let the last layer of a body compute some tokens of a row only, within the block; they still read all others.
 
-    body: of an architecture in unpadded.ROWS, whose layers are all built as BERT's are. take: (batch, length, dim)
-    states -> (batch, kept, dim), what the body's last hidden states then are. Of a layer's
-    products only keys and values remain for the others, a sixth: a model of six layers does 14 % less, one of
-    three 28 %.
+    body: of an architecture in unpadded.ROWS, whose layers are all built as BERT's are. kept: (tokens,) positions in
+    the row, whose (1, tokens, dim) states the last hidden states then are. Of a layer's products only keys and values
+    remain for the others, a sixth: a model of six layers does 14 % less, one of three 28 %.
     """
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
     last = body.encoder.layer[-1]
     own = last.attention.self
 
-    def forward(states: Tensor, attention_mask: Tensor | None = None, *more: Any, **options: Any) -> Tensor:
-        few = take(states)
+    def forward(row: Tensor, attention_mask: Tensor | None = None, *more: Any, **options: Any) -> Tensor:
+        few = row.index_select(1, kept)
         query, key, value = (
             layer(given).unflatten(-1, (-1, own.attention_head_size)).transpose(1, 2)
-            for layer, given in ((own.query, few), (own.key, states), (own.value, states))
+            for layer, given in ((own.query, few), (own.key, row), (own.value, row))
         )
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            own.config._attn_implementation, sys.modules[type(own).__module__].eager_attention_forward
-        )
-        # Masks are of the keys: what one token may read, all may.
-        mask = None if attention_mask is None else attention_mask[:, :, : few.shape[1]]
         dropout = own.dropout.p if own.training else 0.0
-        context, _ = attend(own, query, key, value, mask, dropout=dropout, scaling=own.scaling)
-        result: Tensor = last.feed_forward_chunk(last.attention.output(context.flatten(2), few))
+        context = F.scaled_dot_product_attention(
+            query, key, value, attention_mask, dropout_p=dropout, scale=own.scaling
+        )
+        states = last.attention.output(context.transpose(1, 2).flatten(2), few)
+        result: Tensor = last.feed_forward_chunk(states)
         return result
 
     last.forward = forward  # of this one module, which keeps its parameters and their names

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from transenc.models.attention import attend
-from transenc.models.first_token import first_token_only
+from transenc.models.first_token import last_layer_at
 
 Batch = dict[str, Tensor]
 
@@ -50,11 +50,7 @@ def states(body: Any, groups: Sequence[Batch], *, first: bool = False) -> list[T
     if "position_ids" not in row:
         row["position_ids"] = _joined([_positions(group["input_ids"], body.config) for group in groups])
     attention = Attention(shapes, [_mask(group["attention_mask"]) for group in groups])
-    firsts = attention.firsts
-    with (
-        attention,
-        first_token_only(body, lambda row: row.index_select(1, firsts)) if first else nullcontext(),
-    ):
+    with attention, last_layer_at(body, attention.firsts) if first else nullcontext():
         flat: Tensor = body(**row).last_hidden_state[0]
     if attention.runs < body.config.num_hidden_layers:  # sequences would have read each other
         raise RuntimeError(f"the attention of {type(body).__name__} did not go through torch's function")
