@@ -92,10 +92,12 @@ def test_heads_drop_in_training_alone_and_the_rest_is_scaled(kind: str, tmp_path
     model = BiFamily().create(tiny_plm(tmp_path / kind, kind), compute=CPU, max_length=16, pooling="mean")
     tokens, index = model.transformer.tokens(["a dog runs"]), np.zeros(400, np.int64)
     with torch.no_grad(), dropout(model.module, 0.0):
+        model.transformer.padded = True  # as while heads drop: the same way of attention gives the same bits
         plain = model.vectors(tokens, index[:1])
+        model.transformer.padded = False
         with drop_heads(model.transformer, 0.5):
             model.module.eval()
-            torch.testing.assert_close(model.vectors(tokens, index[:1]), plain, atol=1e-6, rtol=1e-5)
+            assert torch.equal(model.vectors(tokens, index[:1]), plain)
             model.module.train()
             torch.manual_seed(0)
             dropped = model.vectors(tokens, index)

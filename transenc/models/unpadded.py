@@ -54,8 +54,8 @@ def states(body: Any, groups: Sequence[Batch], *, first: bool = False) -> list[T
         flat: Tensor = body(**row).last_hidden_state[0]
     if attention.runs < body.config.num_hidden_layers:  # sequences would have read each other
         raise RuntimeError(f"the attention of {type(body).__name__} did not go through torch's function")
-    parts = torch.split(flat, [batch for batch, _ in shapes] if first else attention.sizes)
-    return [part.view(shape[0], -1, flat.shape[-1]) for part, shape in zip(parts, shapes, strict=True)]
+    parts = torch.split(flat, attention.counts if first else attention.sizes)
+    return [part.view(count, -1, flat.shape[-1]) for part, count in zip(parts, attention.counts, strict=True)]
 
 
 class Attention(TorchFunctionMode):
@@ -67,13 +67,14 @@ class Attention(TorchFunctionMode):
     def __init__(self, shapes: Sequence[torch.Size], masks: list[Tensor | None]) -> None:
         super().__init__()
         self.shapes, self.masks = shapes, masks
+        self.counts = [batch for batch, _ in shapes]
         self.sizes = [batch * length for batch, length in shapes]
         self.runs = 0
 
     @property
     def firsts(self) -> Tensor:
         """Return where in the row each sequence begins."""
-        lengths = np.repeat([length for _, length in self.shapes], [batch for batch, _ in self.shapes])
+        lengths = np.repeat([length for _, length in self.shapes], self.counts)
         return torch.from_numpy(np.cumsum(lengths) - lengths)
 
     def __torch_function__(
@@ -93,7 +94,7 @@ class Attention(TorchFunctionMode):
             raise RuntimeError("this architecture looks at the row as a whole")
         if self.runs == 1:  # autocast decides the precision of attention, the same in all layers
             self.masks = [m if m is None or m.dtype == torch.bool else m.to(query.dtype) for m in self.masks]
-        asked = self.sizes if query.shape[2] == key.shape[2] else [batch for batch, _ in self.shapes]
+        asked = self.sizes if query.shape[2] == key.shape[2] else self.counts
         split = zip(
             *(
                 torch.split(t[0].transpose(0, 1), sizes)
@@ -103,7 +104,7 @@ class Attention(TorchFunctionMode):
         )
         plain = not (torch.is_grad_enabled() or options.get("dropout_p") or options.get("is_causal"))
         results = []
-        for (batch, _), mask, part in zip(self.shapes, self.masks, split, strict=True):
+        for batch, mask, part in zip(self.counts, self.masks, split, strict=True):
             # (tokens, heads, size) lies in memory as it is, so every step to (batch, heads, length, size) is a view.
             queries, keys, values = (t.unflatten(0, (batch, -1)).transpose(1, 2) for t in part)
             of_asked = None if mask is None else mask[:, :, : queries.shape[2]]
