@@ -42,15 +42,18 @@ def refuse_foreign(graph: Path) -> list[str]:
             except (IndexError, ValueError) as error:
                 raise DamagedError(f"{graph} is not an ONNX file: {error}") from error
     for kind, text in sorted(found):
-        if kind == "domain" and text not in DOMAINS:
+        if kind != "location" and text not in DOMAINS:
             raise RefusedError(f"{graph} uses operators of '{text}', which would run code from elsewhere.")
         if kind == "location" and (folder / text).resolve().parent != folder:
             raise RefusedError(f"{graph} keeps weights in '{text}', which leaves its directory.")
+    used, declared = ({text for kind, text in found if kind == part} for part in ("Node", "Opset"))
+    if not used or not used <= declared:  # declared last: a file that was cut where a field ends lacks some
+        raise DamagedError(f"{graph} is cut short: it lacks operators, or which versions of them it uses.")
     return sorted(text for kind, text in found if kind == "location")
 
 
 def _texts(data: mmap.mmap) -> Iterator[tuple[str, str]]:
-    """Yield ("domain", name) and ("location", path) wherever an ONNX file holds them."""
+    """Yield ("location", path), and the domain of every node, operator set and function with that message's name."""
     stack = [("Model", 0, len(data))]
     while stack:  # not recursion: a hostile file could nest deeper than Python's own stack
         kind, start, end = stack.pop()
@@ -61,10 +64,11 @@ def _texts(data: mmap.mmap) -> Iterator[tuple[str, str]]:
                 continue
             if part[0].isupper():
                 stack.append((part, low, high))
-            elif part == "domain":
-                yield part, data[low:high].decode()
             else:
                 entry[part] = data[low:high].decode()
+        if kind in ("Node", "Opset", "Function"):
+            name = entry.get("domain", "")
+            yield kind, "" if name == "ai.onnx" else name  # two names of one
         if entry.get("key") == "location":
             yield "location", entry.get("value", "")
 
