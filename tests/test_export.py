@@ -392,7 +392,7 @@ def test_a_cut_graph_is_damaged_at_every_length(engine_copy: Path) -> None:
     whole = (engine_copy / "onnx/model.onnx").read_bytes()
     ends = [
         end for _, _, end in scan._fields(whole, 0, len(whole))
-    ]  # what comes before reads as a file of its own
+    ]  # what precedes one reads as a whole file
     assert len(ends) > 3
     for cut in [*range(1, len(whole), len(whole) // 7), *ends[:-1]]:
         (engine_copy / "onnx/model.onnx").write_bytes(whole[:cut])
