@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transenc.errors import ConfigError, DataError, MachineError
+from transenc.models.device import Compute
 from transenc.pairs import Pairs
-from transenc.samplers import mine, semantic
+from transenc.samplers import mine, semantic, shortlist
 from transenc.samplers.approximate import Approximate, approximately_nearest
 from transenc.samplers.bm25 import K1, B, Bm25, word_ids
 from transenc.samplers.bm25_semantic import Bm25Semantic
@@ -25,6 +26,7 @@ from transenc.samplers.given import Given
 from transenc.samplers.random import Random
 from transenc.samplers.rank_bm25 import RankBm25
 from transenc.samplers.semantic import Semantic, nearest
+from transenc.samplers.shortlist import Shortlist
 
 MINERS = [Random(), Bm25(), RankBm25(), Semantic(), Approximate(), Bm25Semantic()]
 WORDS = (
@@ -303,21 +305,66 @@ def test_bm25_ignores_case_and_sentences_without_words():
     assert list(pairs.rows()) == [("ÉCOLE Été", "été école"), ("Straße", "STRASSE straße")]
 
 
-@pytest.mark.parametrize("block", [1, 100, 1 << 20])
+@pytest.fixture(params=["fp32", "bf16"])
+def arithmetic(request, monkeypatch):
+    """Let the search multiply in fp32 or in bf16, which any processor can emulate."""
+    monkeypatch.setattr(shortlist, "BF16_FROM", 1)
+    monkeypatch.setattr(Compute, "choose", lambda device: Compute(device, request.param))
+    return request.param
+
+
+@pytest.mark.parametrize("tile", [1, 7, 100, 1 << 10])
 @pytest.mark.parametrize("limits", [(), (0.8,), (-np.inf, 0.9), (0.5, 0.95)])
-def test_semantic_equals_brute_force_for_every_block(block, limits):
+def test_semantic_equals_brute_force_for_every_tile(arithmetic, tile, limits):
     embeddings = encode(corpus(120))  # with equal rows, so with ties
     np.testing.assert_array_equal(
-        nearest(embeddings, 4, *limits, block=block), brute_force(embeddings, 4, *limits)
+        nearest(embeddings, 4, *limits, tile=tile), brute_force(embeddings, 4, *limits)
     )
 
 
-def test_semantic_equals_brute_force_in_a_wide_corpus():
+@pytest.mark.parametrize("tile", [30, 300])
+def test_semantic_equals_brute_force_in_a_wide_corpus(arithmetic, tile):
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(700, 12)).astype(np.float32)
     embeddings[350:] = embeddings[:350]
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    np.testing.assert_array_equal(nearest(embeddings, 3, block=9_999), brute_force(embeddings, 3))
+    np.testing.assert_array_equal(nearest(embeddings, 3, tile=tile), brute_force(embeddings, 3))
+
+
+def test_products_in_bf16_err_by_less_than_their_slack_and_by_some_of_it():
+    vectors = clustered(400)
+    fast = shortlist.bf16_products(vectors)
+    error = np.abs(
+        fast.of(slice(0, 400), slice(100, 300)) - vectors.astype(np.float64) @ vectors[100:300].T
+    ).max()
+    assert fast.slack / 50 < 2 * error <= fast.slack
+
+
+@pytest.mark.parametrize("spread, expected", [(0.8, "bf16"), (0.01, "fp32")])
+def test_bf16_is_used_where_it_tells_neighbours_apart(monkeypatch, spread, expected):
+    monkeypatch.setattr(shortlist, "BF16_FROM", 1)
+    monkeypatch.setattr(Compute, "choose", lambda device: Compute(device, "bf16"))
+    vectors = clustered(1200, spread)
+    slack = {"bf16": shortlist.bf16_products(vectors).slack, "fp32": 24 * np.finfo(np.float32).eps}
+    assert shortlist.products(vectors, 4).slack == slack[expected]
+
+
+@pytest.mark.parametrize("limits", [(), (-np.inf, 0.9999)])
+def test_semantic_holds_few_candidates_where_all_sentences_are_equal(monkeypatch, limits):
+    held = []
+    prune = Shortlist._prune
+
+    def watched(self):
+        prune(self)
+        held.append(self.held)
+
+    monkeypatch.setattr(Shortlist, "_prune", watched)
+    embeddings = np.tile(np.float32([0.6, 0.8]), (300, 1))
+    np.testing.assert_array_equal(
+        nearest(embeddings, 2, *limits, tile=20), brute_force(embeddings, 2, *limits)
+    )
+    assert len(held) > 10 or limits
+    assert max(held) <= shortlist.ROOM * 300 * 2 + 2 * 20 * 20 + 300 * 20
 
 
 def test_semantic_filters_by_score():
@@ -344,10 +391,10 @@ def test_semantic_says_once_that_exact_search_is_quadratic(monkeypatch, caplog):
     assert "four times" in record.getMessage() and "semantic-approximate" in record.getMessage()
 
 
-def clustered(n):
+def clustered(n, spread=0.8):
     """Make unit vectors around 30 centres, as sentences of some topics are."""
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(30, 24))[rng.integers(0, 30, n)] + 0.8 * rng.normal(size=(n, 24))
+    vectors = rng.normal(size=(30, 24))[rng.integers(0, 30, n)] + spread * rng.normal(size=(n, 24))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from transenc.pairs import Index
 from transenc.samplers import Encode, check_k, import_package, require
-from transenc.samplers.semantic import embed, nearest, ranked
+from transenc.samplers.semantic import embed, nearest
+from transenc.samplers.shortlist import ranked
 
 BLOCK = 8_192  # queries at a time
 LEARNT_FROM = 39  # embeddings a cell is learnt from: with fewer faiss itself warns
@@ -67,7 +68,8 @@ def approximately_nearest(
         queries = np.arange(start, min(start + BLOCK, n))
         _, found = index.search(embeddings[queries], k + 1 + SPARE)  # (queries, k + 1 + SPARE)
         there = (found >= 0) & (found != queries[:, None])  # -1: its cells hold fewer
-        left, right = ranked(embeddings, np.repeat(queries, there.sum(axis=1)), found[there], k)
-        lefts.append(left)
-        rights.append(right)
+        left, right = np.repeat(queries, there.sum(axis=1)), found[there]
+        best = ranked(embeddings, left, right, k)
+        lefts.append(left[best])
+        rights.append(right[best])
     return np.concatenate(lefts), np.concatenate(rights)

@@ -12,12 +12,12 @@ import numpy.typing as npt
 from transenc.errors import ConfigError, DataError
 from transenc.pairs import Index
 from transenc.samplers import Encode, check_k, require
+from transenc.samplers.shortlist import Shortlist, products
 
 log = logging.getLogger(__name__)
 
 MANY = 200_000  # sentences from which the cost is told: 31 TFLOP at 384 dimensions, minutes on a few cores
-BLOCK = 1 << 23  # scores held at a time: 32 MiB
-PIECE = 1 << 14  # pairs scored in double precision at a time
+TILE = 1536  # sentences compared with as many others at a time: 9 MiB of scores
 
 
 @dataclass(frozen=True)
@@ -65,69 +65,21 @@ def nearest(
     k: int,
     min_score: float = -np.inf,
     max_score: float = np.inf,
-    block: int = BLOCK,
+    tile: int = TILE,
 ) -> tuple[Index, Index]:
     """Return (query, neighbour) index columns of each row's k highest inner products within [min, max] score.
 
-    Single precision only shortlists. Doubles decide, and their sums do not depend on the block: equal
-    embeddings tie exactly and every block size gives the same result.
+    embeddings: (n, dim) unit vectors. Every two are multiplied once, for both, in an arithmetic that only shortlists.
+    Doubles decide, and their sums do not depend on the tile: equal embeddings tie exactly, and all tile sizes and
+    arithmetics give the same result.
     """
-    n, dim = embeddings.shape
-    slack = dim * np.finfo(np.float32).eps  # bounds the difference of two rounded products of unit vectors
-    rows = max(1, block // n)
-    floor = max(min_score, -2.0)  # above the -inf of a sentence with itself, below any cosine
-    lefts, rights = [], []
-    for start in range(0, n, rows):
-        queries = embeddings[start : start + rows]
-        scores = queries @ embeddings.T  # (queries, n)
-        scores[np.arange(len(queries)), np.arange(start, start + len(queries))] = -np.inf
-        sure = scores
-        if max_score < np.inf:
-            scores[scores > max_score + slack] = -np.inf
-            sure = np.where(scores > max_score - slack, -np.inf, scores)
-        cut = np.maximum(_at_most_kth(sure, k), floor)
-        # The nonzero of two dimensions takes many times as long.
-        left, right = np.divmod(np.flatnonzero(scores >= (cut - slack)[:, None]), n)
-        left += start
-        left, right = ranked(embeddings, left, right, k, min_score, max_score)
-        lefts.append(left)
-        rights.append(right)
-    return np.concatenate(lefts), np.concatenate(rights)
-
-
-def ranked(
-    embeddings: npt.NDArray[np.float32],
-    left: Index,
-    right: Index,
-    k: int,
-    min_score: float = -np.inf,
-    max_score: float = np.inf,
-) -> tuple[Index, Index]:
-    """Return each query's k best of the candidates (left, right) by exact score, then index, left ascending."""
-    exact = _products(embeddings, left, right)
-    kept = (exact >= min_score) & (exact <= max_score)
-    left, right, exact = left[kept], right[kept], exact[kept]
-    order = np.lexsort((right, -exact, left))
-    left, right = left[order], right[order]
-    rank = np.arange(len(left)) - np.searchsorted(left, left)
-    return left[rank < k], right[rank < k]
-
-
-def _at_most_kth(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.float32]:
-    # k groups of columns have a maximum as high as the k-th highest maximum, so k scores are as high. Looking
-    # among the maxima alone is several times faster than among all the columns.
-    n = scores.shape[1]
-    groups = max(k, n // 32)
-    top = scores[:, :groups].copy()
-    for start in range(groups, n - groups + 1, groups):
-        np.maximum(top, scores[:, start : start + groups], out=top)
-    kth: npt.NDArray[np.float32] = np.partition(top, groups - k, axis=1)[:, groups - k]
-    return kth
-
-
-def _products(embeddings: npt.NDArray[np.float32], left: Index, right: Index) -> npt.NDArray[np.float64]:
-    exact = np.empty(len(left))
-    for start in range(0, len(left), PIECE):
-        piece = slice(start, start + PIECE)
-        exact[piece] = (embeddings[left[piece]].astype(np.float64) * embeddings[right[piece]]).sum(axis=1)
-    return exact
+    n = len(embeddings)
+    fast = products(embeddings, k)
+    shortlist = Shortlist(embeddings, k, min_score, max_score, fast.slack)
+    tiles = [slice(start, min(start + tile, n)) for start in range(0, n, tile)]
+    for own in tiles:
+        shortlist.begin(fast.of(own, own), own.start)
+    for i, rows in enumerate(tiles):
+        for columns in tiles[i + 1 :]:
+            shortlist.add(fast.of(rows, columns), rows.start, columns.start)
+    return shortlist.nearest()
