@@ -6,7 +6,8 @@
     python -m benchmarks growth --kinds train --limit 150  of one kind of work, with more time for a point
     python -m benchmarks --write docs/performance.md       keep the results beside it, and write all that are kept
 
-With --write, results are kept in a JSON file of the same name, so a table can be made in several runs.
+With --write, results are kept in a JSON file of the same name, those of each size by themselves, so a table can be
+made in several runs.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ def render(kept: dict[str, Any], file: Path) -> str:
         "| what | transenc | the other | times better | goal | agreement |",
         "|---|---|---|---|---|---|",
     ]
-    for name in NAMES:
-        for values in kept.get(name, {}).get("rows", []):
+    for key in sorted(kept, key=lambda key: NAMES.index(key.split()[0])):
+        for values in kept[key].get("rows", []):
             row = Row(**values)
             other = f"{row.theirs:,.4g} ({row.peer})" if row.theirs is not None else ""
             ratio = f"{row.ratio:.2f}" if row.ratio is not None else ""
@@ -129,7 +130,7 @@ def main() -> None:
             failed.append(name)
             continue
         say(f"{name}: {time.monotonic() - began:.0f} s")
-        kept[name] = result
+        kept[" ".join([name] if name == "growth" else [name, *options])] = result
         if store is not None:
             store.write_text(json.dumps(kept, indent=1) + "\n")
             arguments.write.write_text(render(kept, arguments.write))

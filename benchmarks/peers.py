@@ -36,7 +36,7 @@ def train_bi(
     """Train by cosine MSE and return the mean loss of the steps."""
     from sentence_transformers import SentenceTransformerTrainer as Trainer
     from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
-    from sentence_transformers.losses import CosineSimilarityLoss
+    from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
 
     return _train(
         Trainer, Arguments, CosineSimilarityLoss(model), model, pairs, batch, rate, epochs, 0.0, bf16

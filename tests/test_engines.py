@@ -32,6 +32,7 @@ from transenc.export.parity import Remembered, check_parity
 from transenc.models.bi import BiEncoder
 from transenc.models.cross import CrossEncoder
 from transenc.models.loading import load_scorer
+from transenc.models.unpadded import ROWS
 
 ALL = ("fp32", "fp16", "int8")
 Made = tuple[BiEncoder | CrossEncoder, Path, ExportReport]
@@ -119,11 +120,13 @@ def test_every_graph_keeps_the_names_types_and_axes_of_the_contract(made: Made, 
 
 
 def test_int8_is_smaller_and_multiplies_integers(made: Made) -> None:
-    _, out, report = made
+    scorer, out, report = made
     assert report.graphs["int8"].size < 0.7 * report.graphs["fp32"].size
     model = onnx.load(str(out / report.graphs["int8"].file))
     products = [n.name for n in model.graph.node if n.op_type in convert.QUANTIZED]
-    assert len(products) == 8  # of two layers, each: attention, its output, and the two around the GELU
+    # Of two layers, each: attention, its output, and the two around the GELU. Where the last one computes the first
+    # token alone, its queries, keys and values are three products.
+    assert len(products) == {"bi": 8, "cross": 10}[scorer.family]
     assert not any("classifier" in name or "pooler" in name for name in products)
     assert "products" in report.graphs["int8"].what
 
@@ -434,11 +437,31 @@ def test_what_a_killed_export_left_is_mended(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [f".out.{os.getppid()}.tmp", "out"]
 
 
+@pytest.mark.parametrize("arch", ROWS)
+def test_the_last_layer_of_a_classifier_s_graph_computes_first_tokens_alone(
+    plms: Callable[[str], Path], tmp_path: Path, arch: str
+) -> None:
+    scorer = scorer_of(plms(arch), "cross")
+    trace.trace(scorer, tmp_path / "model.onnx", 17)
+    model = onnx.load(str(tmp_path / "model.onnx"))
+    config = scorer.module.config
+    grow = [config.hidden_size, config.intermediate_size]
+    weights = {tensor.name for tensor in model.graph.initializer if list(tensor.dims) == grow}
+    inner = [n.output[0] for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in inner)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    batch = {entry.name: np.ones((3, 7), np.int64) for entry in session.get_inputs()}
+    assert [found.shape[1] for found in session.run(inner, batch)] == [7] * (config.num_hidden_layers - 1) + [
+        1
+    ]
+
+
 def test_an_operator_that_onnx_lacks_is_named(plms: Callable[[str], Path], tmp_path: Path) -> None:
     class Strange(torch.nn.Module):
         def __init__(self, inner: Any) -> None:
             super().__init__()
             self.inner, self.config = inner, inner.config
+            self.base_model = inner.base_model
             self.set_attn_implementation = inner.set_attn_implementation
 
         def forward(self, **batch: Any) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import __main__ as command
 from benchmarks.__main__ import render
 from benchmarks.common import Row, in_turn, pairs, sentences
 from benchmarks.growth import exponent, markdown, plot
@@ -84,15 +86,33 @@ def test_the_page_holds_what_was_measured(tmp_path: Path) -> None:
     points = [{"n": n, "seconds": n / 1000, "mib": 10.0} for n in (1000, 10_000, 100_000)]
     kept = {
         "encode": {**result, "rows": [vars(ENCODE)]},
+        "mine_bm25 --full": {**result, "rows": [vars(MINE)]},
         "label_memory": {**result, "rows": [vars(MEMORY)]},
         "growth": {**result, "points": {"encode": points}},
     }
     page = render(kept, tmp_path / "performance.md")
     assert "| encode | 420 sentences/s | 300 (the peer) | 1.40 | >= 1.4x: yes | Spearman 1 |" in page
     assert "| label | 700 MiB |  |  | <= 2048: yes | same |" in page
-    assert "encode (2026-01-02), label_memory (2026-01-02), growth (2026-01-02): CPU one" in page
+    assert page.index("| label |") < page.index("| mine |")
+    assert "mine_bm25 --full (2026-01-02), label_memory (2026-01-02), growth (2026-01-02): CPU one" in page
     assert "| 1 s, 10 MiB |" in page
     assert "| 1.00 | 0.00 |" in page
+
+
+def test_results_are_kept_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    for options, ours in (([], 1.0), (["--full"], 2.0), (["--size", "7"], 3.0), ([], 4.0)):
+        row = dataclasses.replace(MINE, what=f"mine {options}", ours=ours)
+        monkeypatch.setattr(command, "rows_of", lambda name, given, row=row: [row])
+        monkeypatch.setattr("sys.argv", ["benchmarks", "mine_bm25", *options, "--write", str(page)])
+        command.main()
+    kept = json.loads(page.with_suffix(".json").read_text())
+    assert {key: result["rows"][0]["ours"] for key, result in kept.items()} == {
+        "mine_bm25": 4.0,
+        "mine_bm25 --full": 2.0,
+        "mine_bm25 --size 7": 3.0,
+    }
+    assert page.read_text().count("| mine [") == 3
 
 
 def test_growth_is_drawn(tmp_path: Path) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from benchmarks.quality import objectives, priming, students
 
-COMMANDS = {"objectives": objectives.main, "priming": priming.main, "students": students.main}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "objectives": objectives.main,
+    "priming": priming.main,
+    "students": students.main,
+}
 
 
 def main() -> int:

@@ -161,7 +161,10 @@ def _left_out(graph: Any, choice: Choice, layers: int) -> list[str]:
         }
     if not choice.ends:
         count = max(1, len(nodes) // layers)
-        names |= {n.name for n in (*nodes[:count], *nodes[-count:])}
+        last = len(nodes) - count * (
+            layers - 1
+        )  # more where it is not built as the others (models/first_token.py)
+        names |= {n.name for n in (*nodes[:count], *nodes[-last:])}
     return sorted(names)
 
 

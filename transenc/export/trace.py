@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from transenc.errors import ConfigError
 from transenc.models.bi import pool
+from transenc.models.first_token import last_layer_at
+from transenc.models.unpadded import ROWS
 
 SINGLE_FILE = 2**31 - 2**20
 OPSET = 17  # the first with LayerNormalization
@@ -51,9 +53,19 @@ class _Graph(nn.Module):
 
 def _outputs(scorer: Any, module: nn.Module, batch: dict[str, Tensor]) -> Any:
     if contract(scorer) == "cross":
-        return module(**batch).logits  # (batch, 1)
+        with _spared(scorer, module):
+            return module(**batch).logits  # (batch, 1)
     states = module(**batch).last_hidden_state  # (batch, sequence, dim)
     return states, F.normalize(pool(states, batch["attention_mask"], scorer.pooling), dim=-1, eps=1e-12)
+
+
+def _spared(scorer: Any, module: Any) -> AbstractContextManager[None]:
+    """Let the last layer compute the first token alone, if the head reads no other and the architecture allows it."""
+    head = getattr(scorer, "head", None)
+    if head is None or not head.first or module.config.model_type not in ROWS:
+        return nullcontext()
+    first = torch.zeros(1, dtype=torch.long, device=scorer.transformer.compute.device)
+    return last_layer_at(head.body(module), first)
 
 
 def contract(scorer: Any) -> str:
