@@ -345,8 +345,14 @@ def test_bf16_is_used_where_it_tells_neighbours_apart(monkeypatch, spread, expec
     monkeypatch.setattr(shortlist, "BF16_FROM", 1)
     monkeypatch.setattr(Compute, "choose", lambda device: Compute(device, "bf16"))
     vectors = clustered(1200, spread)
-    slack = {"bf16": shortlist.bf16_products(vectors).slack, "fp32": 24 * np.finfo(np.float32).eps}
+    slack = {"bf16": shortlist.bf16_products(vectors).slack, "fp32": shortlist._rounding(vectors)}
     assert shortlist.products(vectors, 4).slack == slack[expected]
+
+
+def test_bf16_is_not_tried_on_fewer_vectors_than_neighbours(arithmetic):
+    vectors = clustered(40)
+    assert shortlist.products(vectors, 39).slack == shortlist._rounding(vectors)
+    np.testing.assert_array_equal(nearest(vectors, 39), brute_force(vectors, 39))
 
 
 @pytest.mark.parametrize("limits", [(), (-np.inf, 0.9999)])

@@ -161,9 +161,8 @@ def _left_out(graph: Any, choice: Choice, layers: int) -> list[str]:
         }
     if not choice.ends:
         count = max(1, len(nodes) // layers)
-        last = len(nodes) - count * (
-            layers - 1
-        )  # more where it is not built as the others (models/first_token.py)
+        # A last layer that computes the first token alone has more (models/first_token.py).
+        last = len(nodes) - count * (layers - 1)
         names |= {n.name for n in (*nodes[:count], *nodes[-last:])}
     return sorted(names)
 

@@ -32,9 +32,7 @@ def last_layer_at(body: Any, kept: Tensor) -> Iterator[None]:
         mask = attention_mask
         if mask is not None and mask.shape[2] > 1:  # (batch, 1, queries, keys)
             mask = mask.index_select(2, kept)
-        if (
-            body.config._attn_implementation == "eager"
-        ):  # an export, by the plain operators of the other layers
+        if body.config._attn_implementation == "eager":  # as all layers have it where a graph is traced
             weights = query @ key.transpose(2, 3) * own.scaling
             context = torch.softmax(weights if mask is None else weights + mask, -1) @ value
         else:

@@ -44,6 +44,8 @@ def products(vectors: Floats, k: int) -> Products:
         return single
     # To some encoders all sentences are alike: too many are then as near as the k-th, as far as bf16 can tell.
     half, some = bf16_products(vectors), vectors[:: max(1, len(vectors) // PROBE)]
+    if k + 1 >= len(some):
+        return single
     scores = some @ some.T
     kth = np.partition(scores, -k - 1, axis=1)[:, -k - 1]  # itself is among them
     near = np.count_nonzero(scores >= (kth - half.slack)[:, None])
@@ -68,8 +70,9 @@ def bf16_products(vectors: Floats) -> Products:
 
 
 def _rounding(vectors: Floats) -> float:
-    # Bounds the difference of two products of unit vectors that were summed in single precision.
-    return float(vectors.shape[1] * np.finfo(np.float32).eps)
+    # Bounds the difference of two products of unit vectors that were summed in single precision, and what is lost
+    # when it is subtracted from one of them.
+    return float((vectors.shape[1] + 2) * np.finfo(np.float32).eps)
 
 
 class Shortlist:
