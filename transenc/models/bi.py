@@ -29,6 +29,7 @@ from transenc.models.unpadded import Batch
 from transenc.pairs import Index, Pairs, Scores, cosines
 
 POOLINGS = ("cls", "mean")
+BLOCK = 8192  # vectors normalised at a time
 
 
 def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -90,8 +91,10 @@ class BiEncoder:
         if not sentences:
             return np.zeros((0, self.module.config.hidden_size), np.float32)  # type: ignore[arg-type, union-attr]
         rows = self.transformer.infer(self.head, self.transformer.tokens(sentences))
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        return np.asarray(rows / np.maximum(norms, 1e-12), np.float32)
+        for start in range(0, len(rows), BLOCK):  # in place: those of a million sentences are gigabytes
+            part = rows[start : start + BLOCK]
+            part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
+        return rows
 
     def score(self, pairs: Pairs) -> Scores:
         """Return the cosine of each pair; every distinct sentence is encoded once."""

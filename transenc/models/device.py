@@ -18,6 +18,7 @@ from transenc.models.dropout import CpuDropout
 # Batches have nearly every number of tokens, and oneDNN keeps what it prepared for the last 1,024 products: hundreds
 # of MiB that save no time (docs/speed.md). It reads this at its first product.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "128")  # torch's own list of the same, 0.3 MiB each
 
 
 @dataclass(frozen=True)

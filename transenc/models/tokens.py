@@ -67,10 +67,10 @@ def tokenize(
     lengths: list[int] = []
     for start in range(0, len(texts), block):
         # The fast one leaves out where in the text a token stands.
-        for encoding in tokenizer.encode_batch_fast(list(texts[start : start + block])):
-            ids.append(np.asarray(encoding.ids, np.int32))
-            types.append(np.asarray(encoding.type_ids, np.int8))
-            lengths.append(len(encoding.ids))
+        found = tokenizer.encode_batch_fast(list(texts[start : start + block]))
+        ids.append(np.concatenate([np.asarray(encoding.ids, np.int32) for encoding in found]))
+        types.append(np.concatenate([np.asarray(encoding.type_ids, np.int8) for encoding in found]))
+        lengths += [len(encoding) for encoding in found]
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     none: list[Any] = [np.zeros(0, np.int32)]

@@ -153,12 +153,15 @@ class Transformer:
     def infer(self, head: Head, tokens: Tokens, *, block: int = 4096) -> np.ndarray[Any, Any]:
         """Run every sequence without gradients or dropout and return float32 rows."""
         module = self._scoring_module()
-        rows = []
+        rows = np.zeros((0,), np.float32)
         with torch.inference_mode(), evaluating(module, noisy=self.noisy):
             for start in range(0, len(tokens), block):
                 index = np.arange(start, min(start + block, len(tokens)))
-                rows.append(self.rows(head, tokens, index, module=module).float().cpu().numpy())
-        return np.concatenate(rows) if rows else np.zeros((0,), np.float32)
+                found = self.rows(head, tokens, index, module=module).float().cpu().numpy()
+                if start == 0:  # only now is their width known
+                    rows = np.empty((len(tokens), *found.shape[1:]), np.float32)
+                rows[start : start + len(index)] = found
+        return rows
 
     def _scoring_module(self) -> nn.Module:
         if self.compute.precision == "fp32":
