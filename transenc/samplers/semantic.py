@@ -16,7 +16,7 @@ from transenc.samplers.shortlist import Shortlist, products
 
 log = logging.getLogger(__name__)
 
-MANY = 200_000  # sentences from which the cost is told: 31 TFLOP at 384 dimensions, minutes on a few cores
+MANY = 200_000  # sentences from which the cost is told: 15 TFLOP at 384 dimensions, a minute or more on a few cores
 TILE = 1536  # sentences compared with as many others at a time: 9 MiB of scores
 
 
