@@ -451,9 +451,8 @@ def test_the_last_layer_of_a_classifier_s_graph_computes_first_tokens_alone(
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in inner)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     batch = {entry.name: np.ones((3, 7), np.int64) for entry in session.get_inputs()}
-    assert [found.shape[1] for found in session.run(inner, batch)] == [7] * (config.num_hidden_layers - 1) + [
-        1
-    ]
+    lengths = [found.shape[1] for found in session.run(inner, batch)]
+    assert lengths == [7] * (config.num_hidden_layers - 1) + [1]
 
 
 def test_an_operator_that_onnx_lacks_is_named(plms: Callable[[str], Path], tmp_path: Path) -> None:

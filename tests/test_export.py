@@ -390,9 +390,8 @@ def test_what_is_no_graph_is_damaged(engine_copy: Path, content: bytes) -> None:
 
 def test_a_cut_graph_is_damaged_at_every_length(engine_copy: Path) -> None:
     whole = (engine_copy / "onnx/model.onnx").read_bytes()
-    ends = [
-        end for _, _, end in scan._fields(whole, 0, len(whole))
-    ]  # what precedes one reads as a whole file
+    # What precedes the end of a field reads as a file of its own.
+    ends = [end for _, _, end in scan._fields(whole, 0, len(whole))]
     assert len(ends) > 3
     for cut in [*range(1, len(whole), len(whole) // 7), *ends[:-1]]:
         (engine_copy / "onnx/model.onnx").write_bytes(whole[:cut])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transenc.errors import DamagedError, RefusedError
 
-DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # operators that onnxruntime itself carries
+DOMAINS = ("", "ai.onnx.ml", "com.microsoft")  # operators that onnxruntime itself carries
 
 # The parts of an ONNX file (onnx.proto) through which it can name an operator library or another file:
 # message, field number, and the message, or in lower case the text, held there. Read here so that no package

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -62,8 +62,7 @@ def tokenize(
     """
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
-    ids: list[npt.NDArray[np.int32]] = []
-    types: list[npt.NDArray[np.int8]] = []
+    ids, types = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)]
     lengths: list[int] = []
     for start in range(0, len(texts), block):
         # The fast one leaves out where in the text a token stands.
@@ -73,8 +72,7 @@ def tokenize(
         lengths += [len(encoding) for encoding in found]
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    none: list[Any] = [np.zeros(0, np.int32)]
-    return Tokens(np.concatenate(none + ids), np.concatenate(none + types).astype(np.int8), offsets)
+    return Tokens(np.concatenate(ids), np.concatenate(types), offsets)
 
 
 def chunks(lengths: Ints, budget: int, *, pass_cost: int = CPU_PASS) -> list[Index]:

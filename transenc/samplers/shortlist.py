@@ -17,7 +17,7 @@ Integers = npt.NDArray[np.integer[Any]]
 BF16_FROM = 20_000  # vectors; with fewer, bf16 spares less than importing torch may take
 PROBE = 2_048  # vectors that show whether bf16 tells neighbours apart
 SPARE = 4  # candidates a neighbour, beyond which it does not
-ROOM = 3  # candidates held at most, a neighbour that is asked for
+ROOM = 3  # candidates held, a neighbour that is asked for, from which on they are pruned
 PIECE = 1 << 10  # pairs multiplied in double precision at a time
 
 
@@ -43,10 +43,10 @@ def products(vectors: Floats, k: int) -> Products:
     if Compute.choose("cpu").precision != "bf16":
         return single
     # To some encoders all sentences are alike: too many are then as near as the k-th, as far as bf16 can tell.
-    half, some = bf16_products(vectors), vectors[:: max(1, len(vectors) // PROBE)]
+    some = vectors[:: max(1, len(vectors) // PROBE)]
     if k + 1 >= len(some):
         return single
-    scores = some @ some.T
+    half, scores = bf16_products(vectors), some @ some.T
     kth = np.partition(scores, -k - 1, axis=1)[:, -k - 1]  # itself is among them
     near = np.count_nonzero(scores >= (kth - half.slack)[:, None])
     return half if near <= SPARE * k * len(some) else single
