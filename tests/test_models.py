@@ -196,6 +196,31 @@ def test_the_last_layer_computes_only_the_tokens_that_are_read(
     np.testing.assert_allclose(scores, model.score(pairs), atol=1e-5)
 
 
+@pytest.mark.parametrize("arch", unpadded.ROWS)
+def test_layers_hand_on_states_in_the_precision_of_autocast(arch: str, family: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    pairs = make_pairs(16)
+    model = family.create(tiny_plm(tmp_path, arch), compute=CPU, max_length=32, pooling="mean")
+    body = model.head.body(model.module)
+    given: list[torch.dtype] = []
+    for layer in body.encoder.layer:
+        # A layer's own attention and feed-forward blocks add to what they were given, so these see every sum.
+        layer.attention.output.register_forward_hook(lambda part, inputs, states: given.append(states.dtype))
+        layer.output.register_forward_hook(lambda part, inputs, states: given.append(states.dtype))
+    wanted, gradients = outputs_and_gradients(model, pairs)
+    assert set(given) == {torch.float32}
+    given.clear()
+    with Compute("cpu", "bf16").autocast():
+        outputs, found = outputs_and_gradients(model, pairs)
+    assert set(given) == {torch.bfloat16}
+    assert not body.embeddings._forward_hooks
+    assert not torch.equal(outputs, wanted)
+    torch.testing.assert_close(outputs.float(), wanted, atol=2e-2, rtol=0)
+    assert all(gradient.dtype == torch.float32 for gradient in found.values())
+    ours, theirs = (torch.cat([g[n].flatten() for n in gradients]) for g in (found, gradients))
+    assert torch.cosine_similarity(ours, theirs, dim=0) > 0.99
+
+
 @pytest.mark.parametrize("arch", ["bert", "roberta"])
 def test_special_tokens_in_a_text_have_the_positions_that_the_architecture_gives(
     arch: str, tmp_path: Path

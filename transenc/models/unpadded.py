@@ -7,8 +7,8 @@ one width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -50,12 +50,32 @@ def states(body: Any, groups: Sequence[Batch], *, first: bool = False) -> list[T
     if "position_ids" not in row:
         row["position_ids"] = _joined([_positions(group["input_ids"], body.config) for group in groups])
     attention = Attention(shapes, [_mask(group["attention_mask"]) for group in groups])
-    with attention, last_layer_at(body, attention.firsts) if first else nullcontext():
+    with attention, narrow(body), last_layer_at(body, attention.firsts) if first else nullcontext():
         flat: Tensor = body(**row).last_hidden_state[0]
     if attention.runs < body.config.num_hidden_layers:  # sequences would have read each other
         raise RuntimeError(f"the attention of {type(body).__name__} did not go through torch's function")
+    if torch.is_autocast_enabled("cpu"):
+        flat = flat.float()  # for sums over tokens
     parts = torch.split(flat, attention.counts if first else attention.sizes)
     return [part.view(count, -1, flat.shape[-1]) for part, count in zip(parts, attention.counts, strict=True)]
+
+
+@contextmanager
+def narrow(body: Any) -> Iterator[None]:
+    """Hand states from layer to layer in the precision of autocast, if it is on, within the block.
+
+    Embeddings are fp32, and so would be all sums with them: each layer would copy them for its products, and their
+    gradients back. Weights and what a layer sums up inside (normalisation, softmax) stay as autocast has them.
+    """
+    if not torch.is_autocast_enabled("cpu"):
+        yield
+        return
+    kind = torch.get_autocast_dtype("cpu")
+    hook = body.embeddings.register_forward_hook(lambda part, given, states: states.to(kind))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class Attention(TorchFunctionMode):
@@ -97,7 +117,7 @@ class Attention(TorchFunctionMode):
         asked = self.sizes if query.shape[2] == key.shape[2] else self.counts
         split = zip(
             *(
-                torch.split(t[0].transpose(0, 1), sizes)
+                torch.split(t.squeeze(0).transpose(0, 1), sizes)
                 for t, sizes in ((query, asked), (key, self.sizes), (value, self.sizes))
             ),
             strict=True,
