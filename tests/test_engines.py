@@ -128,7 +128,22 @@ def test_int8_is_smaller_and_multiplies_integers(made: Made) -> None:
     # token alone, its queries, keys and values are three products.
     assert len(products) == {"bi": 8, "cross": 10}[scorer.family]
     assert not any("classifier" in name or "pooler" in name for name in products)
-    assert "products" in report.graphs["int8"].what
+    assert "products, word embeddings per row" in report.graphs["int8"].what
+
+
+def test_int8_words_are_rows_with_a_scale_each(made: Made) -> None:
+    scorer, out, report = made
+    graph = onnx.load(str(out / report.graphs["int8"].file)).graph
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    (name,) = (n for n in stored if "word_embeddings" in n and n.endswith("_quantized"))
+    rows, scales = stored[name], stored[name.replace("_quantized", "_scale")]
+    table = scorer.module.get_input_embeddings().weight.detach().numpy()
+    assert (rows.dtype, rows.shape, scales.shape) == (np.int8, table.shape, (len(table), 1))
+    used = np.abs(table).max(1) > 0
+    assert used.sum() < len(used)  # the row of the padding is nought, and stays so
+    np.testing.assert_array_equal(np.abs(rows).max(1), np.where(used, 127, 0))
+    assert np.all(np.abs(rows * scales - table) <= 0.5001 * scales)
+    assert not any(array.dtype == np.float32 and array.shape == table.shape for array in stored.values())
 
 
 def test_the_card_and_the_json_say_what_was_compared_and_measured(made: Made) -> None:
@@ -265,7 +280,7 @@ def test_int8_ways_are_tried_in_turn_and_the_card_names_the_one_taken(
     ways = [choice.what for choice in convert.choices()]
     wanted = next(choice.what for choice in convert.choices() if not choice.outputs)
 
-    def record(source: Path, target: Path, choice: convert.Choice, layers: int) -> int:
+    def record(source: Path, target: Path, choice: convert.Choice, layers: int) -> tuple[int, int]:
         tried.append(choice.what)
         return quantise(source, target, choice, layers)
 
@@ -311,6 +326,22 @@ def test_fewer_products_are_quantised_from_way_to_way(made: Made) -> None:
     assert left_out == sorted(left_out)
     assert left_out[0] == (2 if made[0].family == "cross" else 0)  # the head stays in fp32
     assert left_out[-1] > 2
+    assert [choice.words for choice in convert.choices()] == [True] * (len(left_out) - 1) + [False]
+
+
+def test_words_that_a_product_reads_too_stay_as_they_are() -> None:
+    table = onnx.numpy_helper.from_array(np.ones((5, 4), np.float32), "words")
+    nodes = [
+        onnx.helper.make_node("Gather", ["words", "input_ids"], ["rows"]),
+        onnx.helper.make_node("MatMul", ["words", "other"], ["logits"]),
+    ]
+    alone = onnx.helper.make_graph(nodes[:1], "alone", [], [], [table])
+    shared = onnx.helper.make_graph(nodes, "shared", [], [], [table])
+    assert (convert._quantise_words(alone), convert._quantise_words(shared)) == (1, 0)
+    assert [node.op_type for node in alone.node] == ["Gather", "Cast", "Gather", "Mul"]
+    assert alone.node[-1].output == ["rows"]
+    assert [node.op_type for node in shared.node] == ["Gather", "MatMul"]
+    assert [tensor.name for tensor in shared.initializer] == ["words"]
 
 
 @pytest.mark.parametrize(

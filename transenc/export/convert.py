@@ -83,12 +83,13 @@ class Choice:
     """One way of making a graph int8.
 
     what: for the card. outputs, ends: whether the matrices after the GELU, and those of the first and the last
-    layer, are quantised too. signed: int8 weights, else uint8.
+    layer, are quantised too. words: whether word embeddings are. signed: int8 weights, else uint8.
     """
 
     what: str
     outputs: bool = True
     ends: bool = True
+    words: bool = True
     signed: bool = True
 
 
@@ -97,7 +98,10 @@ def choices() -> list[Choice]:
     ways = [
         Choice("all layers"),
         Choice("all matrices but those after the GELU", outputs=False),
-        Choice("all matrices but those after the GELU and of the first and last layer", outputs=False, ends=False),
+        Choice(
+            "all matrices but those after the GELU and of the first and last layer, words in fp32",
+            outputs=False, ends=False, words=False,
+        ),
     ]  # fmt: skip
     if cpu() != "avx2":
         return ways
@@ -106,10 +110,11 @@ def choices() -> list[Choice]:
     return [*ways[:1], Choice("all layers, 8-bit unsigned weights", signed=False), *ways[1:]]
 
 
-def to_int8(source: Path, target: Path, choice: Choice, layers: int) -> int:
-    """Quantise the weights of matrix products per channel, activations at run time; return how many products.
+def to_int8(source: Path, target: Path, choice: Choice, layers: int) -> tuple[int, int]:
+    """Quantise weights of matrix products per channel, their inputs at run time, and word embeddings per row.
 
-    layers: how many the model has, to find the first and the last.
+    Word embeddings are most of a small model's file; no product reads them. layers: how many the model has, to find
+    the first and the last. Returns how many products and how many tables of words became int8.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -139,9 +144,10 @@ def to_int8(source: Path, target: Path, choice: Choice, layers: int) -> int:
     target.unlink()
     target.with_name(f"{target.name}.data").unlink(missing_ok=True)
     del made.metadata_props[:]
+    tables = _quantise_words(made.graph) if choice.words else 0
     _keep_signature(made, source)
     save_graph(made, target)
-    return sum(node.op_type in QUANTIZED for node in made.graph.node)
+    return sum(node.op_type in QUANTIZED for node in made.graph.node), tables
 
 
 def _left_out(graph: Any, choice: Choice, layers: int) -> list[str]:
@@ -165,6 +171,39 @@ def _left_out(graph: Any, choice: Choice, layers: int) -> list[str]:
         last = len(nodes) - count * (layers - 1)
         names |= {n.name for n in (*nodes[:count], *nodes[-last:])}
     return sorted(names)
+
+
+def _quantise_words(graph: Any) -> int:
+    """Store the tables that `input_ids` pick rows of as int8 and a scale a row; return how many there are."""
+    import numpy as np
+    from onnx import TensorProto, numpy_helper
+    from onnx.helper import make_node
+
+    tables = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    readers = Counter(name for node in graph.node for name in node.input)
+    nodes, found = [], 0
+    for node in graph.node:
+        name = node.input[0] if node.op_type == "Gather" and node.input[1] == "input_ids" else ""
+        if name not in tables or readers[name] > 1:  # what a product reads too stays as it is
+            nodes.append(node)
+            continue
+        table = numpy_helper.to_array(tables[name])
+        largest = np.abs(table).max(1, keepdims=True)
+        scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+        stored = {f"{name}_quantized": np.rint(table / scales).astype(np.int8), f"{name}_scale": scales}
+        graph.initializer.remove(tables[name])
+        graph.initializer.extend(numpy_helper.from_array(array, key) for key, array in stored.items())
+        rows, numbers, factors = (f"{node.output[0]}_{part}" for part in ("int8", "float", "scale"))
+        nodes += [
+            make_node("Gather", [f"{name}_quantized", "input_ids"], [rows]),
+            make_node("Cast", [rows], [numbers], to=TensorProto.FLOAT),
+            make_node("Gather", [f"{name}_scale", "input_ids"], [factors]),
+            make_node("Mul", [numbers, factors], [node.output[0]]),
+        ]
+        found += 1
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return found
 
 
 def cpu() -> str:

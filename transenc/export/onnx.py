@@ -171,12 +171,13 @@ class _Bench:
             self.check()
             file = convert.int8_name(choice)
             layers = int(self.scorer.module.config.num_hidden_layers)
-            products = convert.to_int8(fused, self.work / file, choice, layers)
+            products, tables = convert.to_int8(fused, self.work / file, choice, layers)
             if not products:
                 self.drop(file)
                 continue
             try:
-                self.keep("int8", file, f"{choice.what}, per channel, {products} products", counts)
+                made = f"{choice.what}, per channel, {products} products"
+                self.keep("int8", file, made + (", word embeddings per row" if tables else ""), counts)
                 return
             except ParityError as error:
                 failed.append((choice, error))
