@@ -24,6 +24,7 @@ LAYERS = [
         "transenc.registry",
         "transenc.interrupt",
         "transenc.memory",
+        "transenc.cores",
     ],
     ["transenc.pairs", "transenc.store", "transenc.config"],
     [

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from transenc import cores
 from transenc.errors import ConfigError, DamagedError, MachineError, RefusedError
 from transenc.export.scan import refuse_foreign
 from transenc.models.tokens import GPU_TOKENS, Tokens, chunks, collate, tokenize
@@ -248,14 +249,8 @@ def core_count() -> int:
     Only what holds the process to fewer cores than the machine has is counted here. onnxruntime does not see
     it, and threads that spin on a core they share are many times slower than fewer threads.
     """
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    if given.isdecimal() and int(given) > 0:
-        return int(given)
-    cores = os.cpu_count() or 1
-    if not hasattr(os, "sched_getaffinity"):
-        return 0
-    allowed = len(os.sched_getaffinity(0))
-    return allowed if allowed < cores else 0
+    threads = cores.threads()
+    return threads if threads < (os.cpu_count() or 1) or "OMP_NUM_THREADS" in os.environ else 0
 
 
 def _missing(wanted: str, available: Sequence[str]) -> MachineError:

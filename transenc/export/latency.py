@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 import time
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from transenc.cores import allowed
 from transenc.export.engine import Engine
 from transenc.pairs import Pairs
 
@@ -67,14 +67,13 @@ def measure(engine: Engine, pairs: Pairs) -> Latency:
 
 def machine() -> str:
     """Name the processor and how many cores this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = platform.processor() or platform.machine()
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             name = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return f"{name}, {cores} cores"
+    return f"{name}, {allowed()} cores"
 
 
 def rows(found: dict[str, Latency]) -> tuple[list[str], list[list[str]]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from transenc.cores import threads
 from transenc.pairs import Index
 from transenc.samplers import Encode, check_k, import_package, require
 from transenc.samplers.semantic import embed, nearest
@@ -58,6 +59,7 @@ def approximately_nearest(
     if cells <= probes:
         return nearest(embeddings, k)
     faiss = import_package("faiss", "faiss-cpu")  # local: an optional package
+    faiss.omp_set_num_threads(threads())
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
     index.cp.spherical = True  # cells of unit vectors; faiss's own seed makes them the same at each run
     index.train(embeddings)

@@ -9,7 +9,6 @@ This is ATIRE's BM25 with N + 1 for N, so a score is 0 only if no word is shared
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from transenc import cores
 from transenc.errors import MachineError
 from transenc.pairs import Index
 from transenc.samplers import Encode, check_k, import_package, require
@@ -85,7 +85,7 @@ class Bm25:
             return _match(index, words, queries[start : start + BLOCK], self.k, backend)
 
         # The compiled loop releases the interpreter lock; blocks come back in order.
-        with ThreadPoolExecutor(_cores() if backend == "numba" else 1) as pool:
+        with ThreadPoolExecutor(cores.threads() if backend == "numba" else 1) as pool:
             blocks = list(pool.map(match, range(0, len(queries), BLOCK)))
         return np.concatenate([left for left, _ in blocks]), np.concatenate([right for _, right in blocks])
 
@@ -130,7 +130,3 @@ def _match(index: Any, words: list[list[int]], queries: Index, k: int, backend: 
         docs[row] = best(index.get_scores_from_ids(asked[row]), queries[row], k)
     kept = scores > 0
     return np.repeat(queries, k)[kept.ravel()], docs[kept].astype(np.int64)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
