@@ -268,10 +268,13 @@ def test_bm25_does_not_depend_on_the_block(block, monkeypatch):
     np.testing.assert_array_equal(Bm25().sample(sentences, np.random.default_rng(0)), expected)
 
 
-def test_bm25_numba_and_numpy_give_the_same_pairs():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_bm25_numba_and_numpy_give_the_same_pairs(compiled):
     pytest.importorskip("numba")
-    # Compiling takes 10 s and more: the same code runs uncompiled unless NUMBA_DISABLE_JIT=0 is set.
-    assert run(NUMBA_SCRIPT, {"NUMBA_DISABLE_JIT": "1", **os.environ}) == "same\n"
+    # Uncompiled the words read and the documents scored can be counted.
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "01"[not compiled]}
+    script = NUMBA_SCRIPT if compiled else COUNT_READ + NUMBA_SCRIPT + REPORT_READ
+    assert run(script, environment) == "same\n" * 4
 
 
 def test_bm25_names_the_package_it_lacks(monkeypatch):
@@ -452,9 +455,42 @@ import numpy as np
 from transenc.samplers import bm25
 bm25.BLOCK = 64  # several blocks, so several threads
 rng = np.random.default_rng(0)
-sentences = list({" ".join(rng.choice(list("abcdefghij"), rng.integers(1, 8))): None for _ in range(500)})
-columns = [bm25.Bm25(backend=backend).sample(sentences, rng) for backend in ("numpy", "numba")]
-print("same" if np.array_equal(*columns) else columns)
+
+def texts(n, words, skew, longest):
+    share = 1 / np.arange(1, words + 1) ** skew
+    draw = lambda: rng.choice(words, rng.integers(0, longest), p=share / share.sum())
+    return list({" ".join(map(str, draw())): None for _ in range(n)})
+
+# Words in plenty and few, all ties and hardly any, more and fewer than have a bit of their own.
+for sentences, k in (
+    (texts(500, 10, 0.0, 8), 3),
+    (texts(500, 300, 1.2, 20), 5),
+    (texts(400, 90, 0.5, 6), 1),
+    (texts(300, 200, 1.0, 12), 60),
+):
+    columns = [bm25.Bm25(k, backend=backend).sample(sentences, rng) for backend in ("numpy", "numba")]
+    print("same" if np.array_equal(*columns) else columns)
+"""
+
+COUNT_READ = """
+from collections import Counter
+from transenc.samplers import maxscore
+did = Counter()
+
+def find(given, query, asked, m, scratch, find=maxscore._find):
+    count, read, least = find(given, query, asked, m, scratch)
+    did.update(words=m, read=read, found=count)
+    return count, read, least
+
+def score(*arguments, score=maxscore._score):
+    did["scored"] += 1
+    return score(*arguments)
+
+maxscore._find, maxscore._score = find, score
+"""
+
+REPORT_READ = """
+assert did["read"] < 0.9 * did["words"] and did["scored"] < 0.5 * did["found"], did
 """
 
 HASH_SCRIPT = """

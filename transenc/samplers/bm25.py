@@ -29,7 +29,7 @@ K1 = 1.5  # how much a repeated word still adds; both packages' default
 B = 0.75  # how much long sentences are held back; likewise
 WORD = re.compile(r"\w+")
 BACKENDS = ("auto", "numpy", "numba")
-NUMBA_FROM = 12_000  # sentences; numpy, whose time grows with their square, is done sooner with fewer
+NUMBA_FROM = 6_000  # sentences; with fewer numpy is done in the seconds that compiling takes, once
 BLOCK = 4_096  # queries at a time
 SPARE = 8  # neighbours fetched beyond k, so that ties at the end seldom need the whole row
 
@@ -75,18 +75,23 @@ class Bm25:
         if not len(queries):
             return queries, queries
         backend = self._backend(len(sentences))
-        # Local: it imports numba when that is installed, about a second.
+        # Local: it imports numba when that is installed, half a second.
         with without_jax():
             bm25s = import_package("bm25s", "bm25s")
-        index = bm25s.BM25(k1=K1, b=B, method="atire", idf_method="bm25+", backend=backend)
+        index = bm25s.BM25(k1=K1, b=B, method="atire", idf_method="bm25+")
         index.index((words, vocabulary), create_empty_token=False, show_progress=False)
+        asked = [queries[start : start + BLOCK] for start in range(0, len(queries), BLOCK)]
+        if backend == "numpy":
+            blocks = [_match(index, words, each, self.k) for each in asked]
+        else:
+            from transenc.samplers import maxscore  # an optional package, and half a second
 
-        def match(start: int) -> tuple[Index, Index]:
-            return _match(index, words, queries[start : start + BLOCK], self.k, backend)
-
-        # The compiled loop releases the interpreter lock; blocks come back in order.
-        with ThreadPoolExecutor(cores.threads() if backend == "numba" else 1) as pool:
-            blocks = list(pool.map(match, range(0, len(queries), BLOCK)))
+            matrix = (index.scores[name] for name in ("data", "indices", "indptr"))
+            given = maxscore.postings(words, *matrix)
+            # The compiled loop releases the interpreter lock; blocks come back in order.
+            with ThreadPoolExecutor(cores.threads()) as pool:
+                found = pool.map(lambda each: maxscore.match(given, each, self.k), asked)
+                blocks = [_columns(each, *of_each) for each, of_each in zip(asked, found, strict=True)]
         return np.concatenate([left for left, _ in blocks]), np.concatenate([right for _, right in blocks])
 
     def _backend(self, n: int) -> str:
@@ -113,12 +118,18 @@ def best(scores: npt.NDArray[Any], query: int, k: int) -> Index:
     return found[np.lexsort((found, -scores[found]))][:k]
 
 
-def _match(index: Any, words: list[list[int]], queries: Index, k: int, backend: str) -> tuple[Index, Index]:
+def _columns(queries: Index, matches: Index, counts: Index) -> tuple[Index, Index]:
+    """Return the two columns of (queries, k) matches, of which the first `counts` of each row are some."""
+    return np.repeat(queries, counts), matches[np.arange(matches.shape[1]) < counts[:, None]]
+
+
+def _match(index: Any, words: list[list[int]], queries: Index, k: int) -> tuple[Index, Index]:
     n = len(words)
     fetch = min(n, k + 1 + SPARE)
     asked = [words[q] for q in queries]
-    options = {"backend_selection": backend, "show_progress": False, "sorted": False}
-    docs, scores = index.retrieve(asked, k=fetch, **options)
+    docs, scores = index.retrieve(
+        asked, k=fetch, backend_selection="numpy", show_progress=False, sorted=False
+    )
     lowest = scores.min(axis=1)
     scores = np.where(docs == queries[:, None], 0, scores)
     order = np.lexsort((docs, -scores), axis=-1)[:, :k]
@@ -128,5 +139,4 @@ def _match(index: Any, words: list[list[int]], queries: Index, k: int, backend: 
     unsure = (scores[:, -1] <= lowest) & (scores[:, -1] > 0) & (fetch < n)
     for row in np.flatnonzero(unsure):
         docs[row] = best(index.get_scores_from_ids(asked[row]), queries[row], k)
-    kept = scores > 0
-    return np.repeat(queries, k)[kept.ravel()], docs[kept].astype(np.int64)
+    return _columns(queries, docs.astype(np.int64), (scores > 0).sum(axis=1))
