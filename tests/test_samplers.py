@@ -274,7 +274,7 @@ def test_bm25_numba_and_numpy_give_the_same_pairs(compiled):
     # Uncompiled the words read and the documents scored can be counted.
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "01"[not compiled]}
     script = NUMBA_SCRIPT if compiled else COUNT_READ + NUMBA_SCRIPT + REPORT_READ
-    assert run(script, environment) == "same\n" * 4
+    assert run(script, environment) == "same\n" * 5
 
 
 def test_bm25_names_the_package_it_lacks(monkeypatch):
@@ -467,6 +467,7 @@ for sentences, k in (
     (texts(500, 300, 1.2, 20), 5),
     (texts(400, 90, 0.5, 6), 1),
     (texts(300, 200, 1.0, 12), 60),
+    (texts(400, 150, 0.0, 25), 2),
 ):
     columns = [bm25.Bm25(k, backend=backend).sample(sentences, rng) for backend in ("numpy", "numba")]
     print("same" if np.array_equal(*columns) else columns)

@@ -2,8 +2,8 @@
 
 A query's words are read from the rarest on: which documents have them, and what that adds to their sums. Once the
 words that are left, "a" and "the" among them, cannot together bring one more document among the best k, their long
-lists are not read. Of the documents found, those that may still be among the best are scored by their own words. Needs
-the package numba.
+lists are not read. Of the documents found, those that may still be among the best are scored by their own words.
+Needs the package numba.
 """
 
 from __future__ import annotations
