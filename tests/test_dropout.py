@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from transenc.models.attention import TOKENS, AttendWithGradients, attend
+from transenc.models.attention import TOKENS, attend, attend_with_gradients
 from transenc.models.device import Compute
 from transenc.models.dropout import CpuDropout
 
@@ -100,7 +100,7 @@ def test_gradients_of_attention_are_torchs_also_of_a_mask_that_learns(length: in
     outward = torch.randn(3, 2, length, 8)
     wanted = F.scaled_dot_product_attention(*states, bias)
     expected = torch.autograd.grad(wanted, [*states, bias], outward)
-    found = AttendWithGradients.apply(*states, bias, None, 0.0, None)  # type: ignore[no-untyped-call]
+    found = attend_with_gradients(*states, bias, None)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
     gradients = torch.autograd.grad(found, [*states, bias], outward)
     torch.testing.assert_close(gradients, expected, atol=1e-4, rtol=1e-3)
@@ -110,7 +110,7 @@ def test_gradients_of_attention_under_dropout_are_those_of_the_same_factors() ->
     torch.manual_seed(6)
     states = [torch.randn(2, 2, 23, 8, requires_grad=True) for _ in range(3)]
     factors = (torch.rand(4, 23, 23) < 0.8).float() / 0.8
-    found = AttendWithGradients.apply(*states, None, 0.5, 0.2, lambda weights, share: factors)  # type: ignore[no-untyped-call]
+    found = attend_with_gradients(*states, None, 0.5, 0.2, lambda weights, share: factors)
     query, key, value = states
     weights = torch.softmax(query @ key.transpose(-2, -1) * 0.5, -1) * factors.view(2, 2, 23, 23)
     wanted = weights @ value

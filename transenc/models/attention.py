@@ -7,13 +7,15 @@ not seen lately, which takes longer than products this small.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+Draw = Callable[[Tensor, float], Tensor]
 
 SHORT = 64  # tokens; longer sequences are torch's in scoring, and keep their precision in training
 LANES = 16  # torch's softmax takes rows shorter than a vector register one number at a time
@@ -41,10 +43,29 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
     return result.transpose(1, 2)
 
 
-class AttendWithGradients(torch.autograd.Function):
-    """Attention as `attend` has it, with gradients and dropout.
+def attend_with_gradients(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float | None,
+    dropout: float = 0.0,
+    draw: Draw | None = None,
+) -> Tensor:
+    """Return what `attend` does of the same inputs, after dropout of the weights, with gradients.
 
     draw: makes the factors of dropout for a tensor and the share that falls.
+    """
+    shape = (len(query), query.shape[2], key.shape[2])
+    rows = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
+    result: Tensor = AttendRows.apply(*rows, [shape], scale, dropout, draw, mask)  # type: ignore[no-untyped-call]
+    return result.view(*shape[:2], *result.shape[1:]).transpose(1, 2)
+
+
+class AttendRows(torch.autograd.Function):
+    """Attention within groups of sequences of one length each that lie end to end, as `attend_with_gradients` has it.
+
+    In one function, since cutting and joining a group's queries, keys and values costs as much as a product of it.
     """
 
     @staticmethod
@@ -53,42 +74,72 @@ class AttendWithGradients(torch.autograd.Function):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        mask: Tensor | None,
+        shapes: Sequence[tuple[int, int, int]],
         scale: float | None,
         dropout: float,
-        draw: Callable[[Tensor, float], Tensor],
+        draw: Draw | None,
+        *masks: Tensor | None,
     ) -> Tensor:
-        """Return what `attend` does, after dropout of the weights."""
-        heads, length, scale = query.shape[1], key.shape[2], _scale(query, scale)
-        kind = torch.float32 if length <= SHORT else query.dtype
-        with torch.autocast("cpu", enabled=False):
-            q, k, v = _wide(query, kind=kind), _wide(key, LANES, kind), _wide(value, LANES, kind)
-            weights = _weights(q, k, mask, scale, heads, length)
-            factors = draw(weights, dropout) if dropout else None
-            result = torch.bmm(weights if factors is None else weights * factors, v)
-        ctx.save_for_backward(q, k, v, weights, factors)
-        ctx.scale, ctx.heads, ctx.length, ctx.dtype = scale, heads, length, query.dtype
-        ctx.bias = mask.shape if mask is not None and ctx.needs_input_grad[3] else None
-        return _narrow(result, heads, query.shape[2], query.dtype)
+        """Return (tokens asked, heads, size).
+
+        query, key, value: (tokens, heads, size). shapes: (batch, asked, length) of each group.
+        """
+        scale, result, kept = _scale(query, scale), value.new_empty(*query.shape[:2], value.shape[2]), []
+        groups = zip(parts(query, shapes, 1), parts(key, shapes, 2), parts(value, shapes, 2), strict=True)
+        for (asked, keys, values), target, mask in zip(groups, parts(result, shapes, 1), masks, strict=True):
+            _, heads, length, _ = keys.shape
+            kind = torch.float32 if length <= SHORT else query.dtype
+            with torch.autocast("cpu", enabled=False):
+                q, k, v = _wide(asked, kind=kind), _wide(keys, LANES, kind), _wide(values, LANES, kind)
+                weights = _weights(q, k, mask, scale, heads, length)
+                factors = draw(weights, dropout) if draw and dropout else None
+                _put(torch.bmm(weights if factors is None else weights * factors, v), target)
+            kept += [q, k, v, weights, factors]
+        ctx.save_for_backward(*kept)
+        ctx.scale, ctx.shapes, ctx.dtype = scale, shapes, query.dtype
+        ctx.sizes = query.shape, key.shape, value.shape
+        ctx.biases = [
+            mask.shape if mask is not None and needed else None
+            for mask, needed in zip(masks, ctx.needs_input_grad[7:], strict=True)
+        ]
+        return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of queries, keys, values and what was added."""
-        q, k, v, weights, factors = ctx.saved_tensors
-        g = _wide(gradient, kind=q.dtype)
-        fallen = weights if factors is None else weights * factors
-        of_weights = torch.bmm(g, v.transpose(1, 2))
-        if factors is not None:
-            of_weights.mul_(factors)
-        of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-        found = (
-            (torch.bmm(of_scores, k).mul_(ctx.scale), q.shape[1]),
-            (torch.bmm(of_scores.transpose(1, 2), q).mul_(ctx.scale), ctx.length),
-            (torch.bmm(fallen.transpose(1, 2), g), ctx.length),
+        of_query, of_key, of_value = (torch.empty(size, dtype=ctx.dtype) for size in ctx.sizes)
+        of_masks: list[Tensor | None] = []
+        targets = zip(
+            *(parts(each, ctx.shapes, i) for each, i in ((of_query, 1), (of_key, 2), (of_value, 2))),
+            strict=True,
         )
-        bias = ctx.bias and _apart(of_scores, ctx.heads)[..., : ctx.length].sum_to_size(ctx.bias)
-        return *(_narrow(each, ctx.heads, rows, ctx.dtype) for each, rows in found), bias, None, None, None
+        kept, saved = ctx.saved_tensors, 5
+        for i, (part, target, bias) in enumerate(
+            zip(parts(gradient, ctx.shapes, 1), targets, ctx.biases, strict=True)
+        ):
+            q, k, v, weights, factors = kept[saved * i : saved * (i + 1)]
+            g = _wide(part, kind=q.dtype)
+            of_weights = torch.bmm(g, v.transpose(1, 2))
+            if factors is not None:
+                of_weights.mul_(factors)
+            of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+            fallen = weights if factors is None else weights * factors
+            _put(torch.bmm(of_scores, k).mul_(ctx.scale), target[0])
+            _put(torch.bmm(of_scores.transpose(1, 2), q).mul_(ctx.scale), target[1])
+            _put(torch.bmm(fallen.transpose(1, 2), g), target[2])
+            heads, length = target[1].shape[1:3]
+            of_masks.append(bias and _apart(of_scores, heads)[..., :length].sum_to_size(bias))
+        return of_query, of_key, of_value, None, None, None, None, *of_masks
+
+
+def parts(rows: Tensor, shapes: Sequence[tuple[int, int, int]], which: int) -> list[Tensor]:
+    """Return each group's (batch, heads, length, size) view of (tokens, heads, size); which: 1 asked, 2 length."""
+    cut = torch.split(rows, [shape[0] * shape[which] for shape in shapes])
+    return [
+        part.view(shape[0], shape[which], *rows.shape[1:]).transpose(1, 2)
+        for part, shape in zip(cut, shapes, strict=True)
+    ]
 
 
 def _wide(states: Tensor, least: int = 0, kind: torch.dtype = torch.float32) -> Tensor:
@@ -110,10 +161,9 @@ def _apart(states: Tensor, heads: int) -> Tensor:
     return states.view(-1, heads, *states.shape[1:])
 
 
-def _narrow(states: Tensor, heads: int, rows: int, dtype: torch.dtype) -> Tensor:
-    """Return (batch, heads, rows, size), which lies as (batch, rows, heads, size), of what `_wide` makes."""
-    apart = _apart(states, heads)[:, :, :rows].transpose(1, 2)
-    return torch.empty(apart.shape, dtype=dtype, device=states.device).copy_(apart).transpose(1, 2)
+def _put(states: Tensor, target: Tensor) -> None:
+    """Write what `_wide` has the layout of into (batch, heads, rows, size)."""
+    target.copy_(_apart(states, target.shape[1])[:, :, : target.shape[2]])
 
 
 def _weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, heads: int, length: int) -> Tensor:

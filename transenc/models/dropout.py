@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from transenc.models.attention import AttendWithGradients
+from transenc.models.attention import AttendRows, attend_with_gradients
 
 LEVELS = 1 << 16  # probabilities are kept to one in this many
 
@@ -23,9 +24,16 @@ class CpuDropout(TorchFunctionMode):
     Attention in bf16, or with dropout, is that of attention.py.
     """
 
+    current: CpuDropout | None = None  # the one whose block is being run
+
     def __enter__(self) -> Any:
         self._bits = np.random.SFC64(int(torch.randint(2**62, ())))
+        self._outer, CpuDropout.current = CpuDropout.current, self
         return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        CpuDropout.current = self._outer
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -36,10 +44,28 @@ class CpuDropout(TorchFunctionMode):
             return self._dropout(*args, **kwargs)
         if func is F.scaled_dot_product_attention and len(args) <= 4:
             unusual = kwargs.get("is_causal") or kwargs.get("enable_gqa") or args[0].ndim != 4
-            # Without dropout torch's fused attention is as fast in fp32, and needs no room for the weights.
-            if not unusual and (kwargs.get("dropout_p") or args[0].dtype != torch.float32):
+            if not unusual and self.attends(args[0], kwargs.get("dropout_p", 0.0)):
                 return self._attention(*args, **kwargs)
         return func(*args, **kwargs)
+
+    def attends(self, query: Tensor, dropout: float) -> bool:
+        """Return whether attention is taken over."""
+        # Without dropout torch's fused attention is as fast in fp32, and needs no room for the weights.
+        return bool(dropout) or query.dtype != torch.float32
+
+    def attend_rows(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        shapes: Sequence[tuple[int, int, int]],
+        masks: Sequence[Tensor | None],
+        scale: float | None,
+        dropout: float,
+    ) -> Tensor:
+        """Return the (tokens asked, heads, size) attention of groups of sequences (attention.AttendRows)."""
+        result: Tensor = AttendRows.apply(query, key, value, shapes, scale, dropout, self._mask, *masks)  # type: ignore[no-untyped-call]
+        return result
 
     def _dropout(
         self, states: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
@@ -70,7 +96,4 @@ class CpuDropout(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        result: Tensor = AttendWithGradients.apply(  # type: ignore[no-untyped-call]
-            query, key, value, attn_mask, scale, dropout_p, self._mask
-        )
-        return result
+        return attend_with_gradients(query, key, value, attn_mask, scale, dropout_p, self._mask)

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from transenc.models.attention import attend
+from transenc.models.attention import attend, parts
+from transenc.models.dropout import CpuDropout
 from transenc.models.first_token import last_layer_at
 
 Batch = dict[str, Tensor]
@@ -114,24 +115,25 @@ class Attention(TorchFunctionMode):
             raise RuntimeError("this architecture looks at the row as a whole")
         if self.runs == 1:  # autocast decides the precision of attention, the same in all layers
             self.masks = [m if m is None or m.dtype == torch.bool else m.to(query.dtype) for m in self.masks]
-        asked = self.sizes if query.shape[2] == key.shape[2] else self.counts
-        split = zip(
-            *(
-                torch.split(t.squeeze(0).transpose(0, 1), sizes)
-                for t, sizes in ((query, asked), (key, self.sizes), (value, self.sizes))
-            ),
-            strict=True,
-        )
-        plain = not (torch.is_grad_enabled() or options.get("dropout_p") or options.get("is_causal"))
+        few = query.shape[2] != key.shape[2]
+        shapes = [(batch, 1 if few else length, length) for batch, length in self.shapes]
+        masks = [m if m is None else m[:, :, : shape[1]] for m, shape in zip(self.masks, shapes, strict=True)]
+        # (tokens, heads, size) lies in memory as it is, so every step to (batch, heads, length, size) is a view.
+        query, key, value = (each.squeeze(0).transpose(0, 1) for each in (query, key, value))
+        dropout, scale, drawing = options.get("dropout_p", 0.0), options.get("scale"), CpuDropout.current
+        gradients, causal = torch.is_grad_enabled(), options.get("is_causal")
+        if gradients and not causal and drawing and drawing.attends(query, dropout):
+            found = drawing.attend_rows(query, key, value, shapes, masks, scale, dropout)
+            return found.transpose(0, 1).unsqueeze(0)
         results = []
-        for batch, mask, part in zip(self.counts, self.masks, split, strict=True):
-            # (tokens, heads, size) lies in memory as it is, so every step to (batch, heads, length, size) is a view.
-            queries, keys, values = (t.unflatten(0, (batch, -1)).transpose(1, 2) for t in part)
-            of_asked = None if mask is None else mask[:, :, : queries.shape[2]]
-            if plain:
-                result = attend(queries, keys, values, of_asked, options.get("scale"))
+        groups = zip(
+            parts(query, shapes, 1), parts(key, shapes, 2), parts(value, shapes, 2), masks, strict=True
+        )
+        for queries, keys, values, mask in groups:
+            if gradients or causal or dropout:
+                result = F.scaled_dot_product_attention(queries, keys, values, mask, **options)
             else:
-                result = F.scaled_dot_product_attention(queries, keys, values, of_asked, **options)
+                result = attend(queries, keys, values, mask, scale)
             results.append(result.transpose(1, 2).flatten(0, 1))
         return torch.cat(results).transpose(0, 1).unsqueeze(0)
 
