@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transenc import tasks
+from transenc.cores import allowed
 from transenc.metrics import METRICS
 from transenc.pairs import Pairs
 
@@ -177,7 +178,7 @@ def machine() -> dict[str, str]:
         cpu = names[0] if names else cpu
     flags = sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)
     facts = {
-        "CPU": f"{cpu}, {len(os.sched_getaffinity(0))} cores used, {torch.get_num_threads()} threads",
+        "CPU": f"{cpu}, {allowed()} cores used, {torch.get_num_threads()} threads",
         "instructions": ", ".join(name for name in flags if name.startswith(("avx", "amx", "sve")))
         or "none of note",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",

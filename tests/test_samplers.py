@@ -286,6 +286,17 @@ def test_bm25_names_the_package_it_lacks(monkeypatch):
         Bm25().sample(corpus(9), np.random.default_rng(0))
 
 
+def test_bm25_tells_that_a_large_corpus_wants_numba(monkeypatch, caplog):
+    caplog.set_level("INFO", logger="transenc.samplers.bm25")
+    monkeypatch.setattr("transenc.samplers.bm25.SLOW_FROM", 50)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    Bm25().sample(corpus(49), np.random.default_rng(0))
+    assert not caplog.records
+    Bm25().sample(corpus(50), np.random.default_rng(0))
+    (record,) = caplog.records
+    assert "50 sentences" in record.getMessage() and 'pip install "transenc[fast]"' in record.getMessage()
+
+
 def test_bm25_leaves_jax_alone(tmp_path):
     """bm25s would take most of a GPU's memory through it."""
     (tmp_path / "jax").mkdir()
