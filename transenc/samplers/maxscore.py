@@ -110,8 +110,8 @@ def match(given: Postings, queries: Index, k: int) -> tuple[Index, Index]:
     n, longest = len(given.masks), int(np.diff(given.starts).max())
     scratch = Scratch(
         sums=np.zeros(n, np.float32),
-        found=np.empty(n, np.int32),
-        risen=np.empty(n, np.int32),
+        found=np.empty(n + 1, np.int32),  # written to once more after the last
+        risen=np.empty(n + 1, np.int32),
         bounds=np.empty(n, np.float32),
         masks=np.empty(n, np.uint64),
         place=np.zeros(len(given.bit), np.int32),
@@ -218,23 +218,20 @@ def _find(given: Postings, query: int, asked: Array, m: int, scratch: Scratch) -
     """
     k, sums = len(scratch.top), scratch.sums
     count, read, kept, least = 0, 0, 0, np.float32(0)
+    sums[query] = -np.inf  # it is not among its own matches
     while read < m and least * SLACK <= scratch.rest[read]:
         word, times, rises = scratch.distinct[read], scratch.times[read], 0
         floor = scratch.best[k - 1] if kept == k else np.float32(0)
-        # With this word and all that are left, a document that had none before needs this much of it.
-        enough = least * SLACK - scratch.rest[read + 1]
-        for p in range(given.columns[word], given.columns[word + 1]):
+        for p in range(
+            given.columns[word], given.columns[word + 1]
+        ):  # no branches: many would be guessed wrong
             document = given.documents[p]
-            before, adds = sums[document], times * given.scores[p]
-            if document == query or (before == 0 and adds < enough):
-                continue
-            if before == 0:
-                scratch.found[count] = document
-                count += 1
-            sums[document] = before + adds
-            if sums[document] > floor:
-                scratch.risen[rises] = document
-                rises += 1
+            before = sums[document]
+            scratch.found[count] = document
+            count += int(before == 0)
+            sums[document] = before + times * given.scores[p]
+            scratch.risen[rises] = document
+            rises += int(sums[document] > floor)
         read += 1
         kept = _rise(rises, kept, scratch)
         if kept == k and read < m:
@@ -244,6 +241,7 @@ def _find(given: Postings, query: int, asked: Array, m: int, scratch: Scratch) -
                     scratch.exact[j] = _score(given, scratch.top[j], asked, scratch)
                 lowest = min(lowest, scratch.exact[j])
             least = max(least, lowest)
+    sums[query] = 0
     return count, read, least
 
 
