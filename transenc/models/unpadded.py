@@ -138,8 +138,8 @@ class Attention(TorchFunctionMode):
         return torch.cat(results).transpose(0, 1).unsqueeze(0)
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat([part.flatten() for part in parts]).unsqueeze(0)
+def _joined(groups: list[Tensor]) -> Tensor:
+    return torch.cat([group.flatten() for group in groups]).unsqueeze(0)
 
 
 def _positions(ids: Tensor, config: Any) -> Tensor:

@@ -222,9 +222,8 @@ def _find(given: Postings, query: int, asked: Array, m: int, scratch: Scratch) -
     while read < m and least * SLACK <= scratch.rest[read]:
         word, times, rises = scratch.distinct[read], scratch.times[read], 0
         floor = scratch.best[k - 1] if kept == k else np.float32(0)
-        for p in range(
-            given.columns[word], given.columns[word + 1]
-        ):  # no branches: many would be guessed wrong
+        # No branches in here: many would be guessed wrong.
+        for p in range(given.columns[word], given.columns[word + 1]):
             document = given.documents[p]
             before = sums[document]
             scratch.found[count] = document
@@ -258,9 +257,8 @@ def _bound(given: Postings, count: int, read: int, m: int, scratch: Scratch) -> 
         if bit == MASKED:
             bounds += adds
             continue
-        for c in range(
-            count
-        ):  # in one loop a word, without branches, the compiler takes many documents at a time
+        # One loop a word and no branches, so that the compiler takes many documents at a time.
+        for c in range(count):
             bounds[c] += adds * np.float32(np.int32(masks[c] >> bit & np.uint64(1)))
 
 
