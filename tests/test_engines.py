@@ -570,6 +570,8 @@ def test_threads_are_as_many_as_the_process_may_use(monkeypatch: pytest.MonkeyPa
     assert core_count() == 2
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     assert core_count() == 0  # onnxruntime's own: a thread per physical core
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert core_count() == 0
 
 
 # The documentation

@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 CGROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
+def asked() -> int | None:
+    """Return the number of threads that OMP_NUM_THREADS asks for, or None if it names none."""
+    number = os.environ.get("OMP_NUM_THREADS", "")
+    return int(number) if number.isdecimal() and int(number) > 0 else None
+
+
 def threads() -> int:
-    """Return how many threads to start: what OMP_NUM_THREADS says, else one for each core allowed."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) > 0 else allowed()
+    """Return how many threads to start: those asked for, else one for each core allowed."""
+    return asked() or allowed()
 
 
 def allowed() -> int:
@@ -37,23 +43,10 @@ def _shares() -> Iterator[float]:
         if number == "0" or "cpu" in kinds.split(","):
             group = Path(path.lstrip("/"))
             # A container may see the host's path here and its own group as the root: what is missing sets no limit.
+            names = ["cpu.max"] if number == "0" else ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
             for each in (group, *group.parents):
-                share = _share(CGROUPS / each) if number == "0" else _share_v1(CGROUPS / kinds / each)
-                if share is not None:
-                    yield share
-
-
-def _share(group: Path) -> float | None:
-    try:
-        quota, period = (group / "cpu.max").read_text(encoding="utf-8").split()
-        return int(quota) / int(period)  # no limit is "max"
-    except (OSError, ValueError):
-        return None
-
-
-def _share_v1(group: Path) -> float | None:
-    try:
-        quota, period = (int((group / f"cpu.cfs_{kind}_us").read_text()) for kind in ("quota", "period"))
-    except (OSError, ValueError):
-        return None
-    return quota / period if quota > 0 else None  # no limit is -1
+                files = [CGROUPS / kinds / each / name for name in names]
+                with suppress(OSError, ValueError):  # in v2 no limit is "max"
+                    quota, period = map(int, " ".join(file.read_text() for file in files).split())
+                    if quota > 0:  # in v1 it is -1
+                        yield quota / period

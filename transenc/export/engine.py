@@ -249,8 +249,8 @@ def core_count() -> int:
     Only what holds the process to fewer cores than the machine has is counted here. onnxruntime does not see
     it, and threads that spin on a core they share are many times slower than fewer threads.
     """
-    threads = cores.threads()
-    return threads if threads < (os.cpu_count() or 1) or "OMP_NUM_THREADS" in os.environ else 0
+    allowed = cores.allowed()
+    return cores.asked() or (allowed if allowed < (os.cpu_count() or 1) else 0)
 
 
 def _missing(wanted: str, available: Sequence[str]) -> MachineError:

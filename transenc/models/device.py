@@ -39,8 +39,8 @@ class Compute:
 
         torch also gets no more threads from here on than this process has cores.
         """
-        if torch.get_num_threads() > threads():  # it does not see a container's limit
-            torch.set_num_threads(threads())
+        if torch.get_num_threads() > (most := threads()):  # it does not see a container's limit
+            torch.set_num_threads(most)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:

@@ -185,15 +185,21 @@ def _score(given: Postings, document: int, asked: Array, scratch: Scratch) -> np
 
 
 @compiled
+def _settle(document: int, score: float, j: int, scratch: Scratch) -> None:
+    """Put a document into `top` at j, or before those above with lower sums, which move down."""
+    top, best, exact, value = scratch.top, scratch.best, scratch.exact, scratch.sums[document]
+    while j > 0 and best[j - 1] < value:
+        top[j], best[j], exact[j] = top[j - 1], best[j - 1], exact[j - 1]
+        j -= 1
+    top[j], best[j], exact[j] = document, value, score
+
+
+@compiled
 def _rise(rises: int, kept: int, scratch: Scratch) -> int:
     """Bring `top` up to date with the sums that have risen; return how many documents it holds."""
-    k, sums, top, best, exact = len(scratch.top), scratch.sums, scratch.top, scratch.best, scratch.exact
+    k, sums, top, best = len(scratch.top), scratch.sums, scratch.top, scratch.best
     for i in range(kept):  # its own have risen too
-        document, score, j = top[i], exact[i], i
-        while j > 0 and best[j - 1] < sums[document]:
-            top[j], best[j], exact[j] = top[j - 1], best[j - 1], exact[j - 1]
-            j -= 1
-        top[j], best[j], exact[j] = document, sums[document], score
+        _settle(top[i], scratch.exact[i], i, scratch)
     for r in range(rises):
         document = scratch.risen[r]
         held = kept == k and sums[document] <= best[k - 1]
@@ -201,11 +207,7 @@ def _rise(rises: int, kept: int, scratch: Scratch) -> int:
             held |= top[i] == document
         if held:
             continue
-        j = kept if kept < k else k - 1
-        while j > 0 and best[j - 1] < sums[document]:
-            top[j], best[j], exact[j] = top[j - 1], best[j - 1], exact[j - 1]
-            j -= 1
-        top[j], best[j], exact[j] = document, sums[document], -1
+        _settle(document, -1, min(kept, k - 1), scratch)
         kept = min(kept + 1, k)
     return kept
 
@@ -276,7 +278,7 @@ def _choose(
         score = _score(given, document, asked, scratch)
         if kept == k and (score < best[k - 1] or (score == best[k - 1] and document > row[k - 1])):
             continue
-        j = kept if kept < k else k - 1
+        j = min(kept, k - 1)
         while j > 0 and (best[j - 1] < score or (best[j - 1] == score and row[j - 1] > document)):
             best[j], row[j] = best[j - 1], row[j - 1]
             j -= 1
