@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ class Fit:
 
     seed, stage: give order and dropout. evaluate: the development score (higher is better), or None to keep
     the last weights. checkpoint_every: steps between checkpoints; None goes by time. Neither changes the
-    result.
+    result. words: the rows of word embeddings that the examples have; None where that is not known.
     """
 
     settings: FitSettings
@@ -66,6 +66,7 @@ class Fit:
     stop: StopFlag = field(default_factory=StopFlag)
     report: Callable[[Progress], None] = lambda progress: None
     checkpoint_every: int | None = None
+    words: Mapping[nn.Parameter, Tensor] | None = None
     limit: float | None = None  # share of the steps after which a trial stops, with a checkpoint
 
 
@@ -134,15 +135,15 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         raise DataError(f"{run.stage}: {n} examples do not fill one batch of {settings.batch_size}.")
     steps = per_epoch * settings.epochs
     last = steps if run.limit is None else max(1, math.ceil(run.limit * steps))
-    optimizer = adamw(module, settings)
-    embeddings = RowGradients(module)
+    embeddings = RowGradients(module, run.words)
+    optimizer = adamw(embeddings.trained, settings)
     result, best = Fitted(limit=last), None
     average = Average(settings.average, steps)
     done = 0
     losses = Losses(run.stage)
     latest = run.checkpoints.latest() if run.checkpoints else None
     if latest is not None:
-        done, best, losses.window = restore(latest, module, optimizer, result, average)
+        done, best, losses.window = restore(latest, module, embeddings, optimizer, result, average)
         run.changed()
         logger.info("%s continues at step %d of %d.", run.stage, done, steps)
     elif settings.keep_start and run.evaluate is not None:
@@ -166,8 +167,9 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         embeddings.gather()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), settings.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(embeddings.trained.values(), settings.max_grad_norm)
         optimizer.step()
+        embeddings.write(optimizer)
         average.update(module, step + 1)
         run.changed()
 
@@ -197,8 +199,9 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
             by_time = run.checkpoint_every is None and time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS
             if by_steps or by_time or ended or run.stop.requested:
                 losses.read(behind=0)
+                state = _optimizer_tensors(embeddings.trained, optimizer)
                 run.checkpoints.save(
-                    finished, saver(module, optimizer, result, best, losses.window, finished, average)
+                    finished, saver(module, state, result, best, losses.window, finished, average)
                 )
                 last_checkpoint = time.monotonic()
         if finished < steps:
@@ -213,11 +216,11 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     return result
 
 
-def adamw(module: nn.Module, settings: FitSettings) -> torch.optim.AdamW:
-    """Return AdamW that does not decay biases and normalisation weights."""
+def adamw(trained: Mapping[str, nn.Parameter], settings: FitSettings) -> torch.optim.AdamW:
+    """Return AdamW over parameters by their names that does not decay biases and normalisation weights."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
+    for name, parameter in trained.items():
         if parameter.requires_grad:
             (free if parameter.ndim < 2 or name.endswith("bias") else decayed).append(parameter)
     groups = [
@@ -229,7 +232,7 @@ def adamw(module: nn.Module, settings: FitSettings) -> torch.optim.AdamW:
 
 def saver(
     module: nn.Module,
-    optimizer: torch.optim.AdamW,
+    optimizer: Weights,
     result: Fitted,
     best: Weights | None,
     window: list[float],
@@ -244,7 +247,7 @@ def saver(
             save_file(_plain(best), path / "best.safetensors")
         if average.weights:
             save_file(_plain(average.weights), path / "average.safetensors")
-        save_file(_plain(_optimizer_tensors(module, optimizer)), path / "optimizer.safetensors")
+        save_file(_plain(optimizer), path / "optimizer.safetensors")
         state = {
             "step": step,
             "history": result.history,
@@ -259,12 +262,18 @@ def saver(
 
 
 def restore(
-    path: Path, module: nn.Module, optimizer: torch.optim.AdamW, result: Fitted, average: Average
+    path: Path,
+    module: nn.Module,
+    embeddings: RowGradients,
+    optimizer: torch.optim.AdamW,
+    result: Fitted,
+    average: Average,
 ) -> tuple[int, Weights | None, list[float]]:
     """Load a checkpoint into what it was saved from; return the step, best weights and open loss window."""
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     module.load_state_dict(load_file(path / "weights.safetensors"))
-    _load_optimizer(module, optimizer, load_file(path / "optimizer.safetensors"))
+    embeddings.read()
+    _load_optimizer(embeddings.trained, optimizer, load_file(path / "optimizer.safetensors"))
     best = load_file(path / "best.safetensors") if (path / "best.safetensors").exists() else None
     if (path / "average.safetensors").exists():
         device = next(module.parameters()).device
@@ -284,16 +293,18 @@ def _plain(tensors: Weights) -> Weights:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
-def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.AdamW) -> Weights:
+def _optimizer_tensors(trained: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW) -> Weights:
     tensors: Weights = {}
-    for name, parameter in module.named_parameters():
+    for name, parameter in trained.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{name}/{key}"] = value
     return tensors
 
 
-def _load_optimizer(module: nn.Module, optimizer: torch.optim.AdamW, tensors: Weights) -> None:
-    for name, parameter in module.named_parameters():
+def _load_optimizer(
+    trained: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW, tensors: Weights
+) -> None:
+    for name, parameter in trained.items():
         state: dict[str, Any] = {}
         for key in ("step", "exp_avg", "exp_avg_sq"):
             if f"{name}/{key}" in tensors:

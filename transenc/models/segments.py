@@ -69,6 +69,11 @@ class SegmentModel(nn.Module):
         """Return the configuration of the body."""
         return self.body.config
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the word embeddings of the body."""
+        found: nn.Module = self.body.get_input_embeddings()
+        return found
+
     def set_attn_implementation(self, name: str) -> None:
         """Choose how the body computes attention."""
         self.body.set_attn_implementation(name)

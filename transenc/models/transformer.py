@@ -82,6 +82,12 @@ class Transformer:
         """Tokenise sentences or pairs of sentences once."""
         return tokenize(self.tokenizer.backend_tokenizer, texts, self.max_length)
 
+    def words(self, tokens: Tokens) -> dict[nn.Parameter, Tensor]:
+        """Return the weight of the word embeddings, and its sorted rows that sequences and special tokens take."""
+        ids = np.union1d(tokens.ids, [self.pad_id, *self.tokenizer.all_special_ids])
+        weight = self.module.get_input_embeddings().weight  # type: ignore[operator]
+        return {weight: torch.from_numpy(ids[ids < len(weight)].astype(np.int64))}
+
     @property
     def budget(self) -> int:
         """Return how many tokens one forward pass may hold."""

@@ -63,6 +63,6 @@ def distill_model(
             outputs = torch.sigmoid(outputs)
         return objective.loss(outputs, wanted)
 
-    run.changed = student.transformer.changed
+    run.changed, run.words = student.transformer.changed, student.transformer.words(tokens)
     with dropout(student.module, settings.dropout):
         return fit(student.module, len(silver), loss_of, run)

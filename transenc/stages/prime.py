@@ -72,6 +72,8 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
             )
         return loss(head(first), head(second), settings.temperature)
 
+    if not settings.span_mask:  # a word that is cut through has other pieces
+        run.words = encoder.transformer.words(tokens)
     with dropout(encoder.module, settings.dropout), drop_heads(encoder.transformer, settings.drop_heads):
         return fit(module, len(chosen), loss_of, run)
 
