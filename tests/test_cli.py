@@ -2,18 +2,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import make_pairs
 from transenc.cli.app import main
+from transenc.interrupt import StopFlag
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
 from transenc.readers import read_pairs
@@ -167,6 +172,33 @@ def test_labels_distil_and_evaluate_in_turn(place: Path, run: Any, tmp_path: Pat
         assert shown.code == 0, shown.err
         assert run("evaluate", "demo", "--model", model + family, "--json").code == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["modelbi", "modelcross", "pairs.tsv", "silver.tsv"]
+
+
+def test_labels_are_not_continued_with_another_model_of_the_same_name(
+    plm: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def teacher(seed: int, path: Path) -> None:
+        torch.manual_seed(seed)
+        CrossFamily().create(plm, compute=Compute("cpu", "fp32"), max_length=32).save(path)
+
+    @contextmanager
+    def stopped() -> Iterator[StopFlag]:
+        flag = StopFlag()
+        flag.signum = 15
+        yield flag
+
+    write_pairs(make_pairs(20), tmp_path / "pairs.tsv")
+    options = ["label", "--pairs", "pairs.tsv", "--precision", "fp32", "--shard", "5", "--teacher"]
+    teacher(1, tmp_path / "model")
+    with monkeypatch.context() as patch:
+        patch.setattr("transenc.interrupt.stop_on_signals", stopped)
+        assert run(*options, "model", "--out", "labels.tsv").code == 143
+    shutil.rmtree(tmp_path / "model")
+    teacher(2, tmp_path / "model")
+    teacher(2, tmp_path / "other")
+    assert run(*options, "model", "--out", "labels.tsv").code == 0
+    assert run(*options, "other", "--out", "fresh.tsv").code == 0
+    assert (tmp_path / "labels.tsv").read_bytes() == (tmp_path / "fresh.tsv").read_bytes()
 
 
 @pytest.mark.parametrize("sampler", ["bm25:k=2", "random", "semantic:k=1", "bm25+semantic", "rank-bm25"])

@@ -390,6 +390,17 @@ def test_binary_gold_changes_the_loss_of_the_bi_encoder_and_hardens_silver() -> 
     more = settings_of("augsbert-few", gold={"source": "g", "labels": "binary"}, cycles=1)
     by_name = {s.name: s for s in plan(more, [Student("s0", "s0", "none")], dev=True)}
     assert by_name["cycle-1/mix-bi"].settings["hard"] is None
+    assert by_name["cycle-1/distill-bi/s0"].settings["objective"] == "contrastive"
+    alone = settings_of("augsbert-few", gold={"source": "g", "labels": "binary", "weight": 0.0}, cycles=1)
+    by_name = {s.name: s for s in plan(alone, [Student("s0", "s0", "none")], dev=True)}
+    assert by_name["cycle-1/distill-bi/s0"].settings["objective"] == "cosine_mse"
+
+
+def test_a_sampler_that_chooses_by_labels_does_so_in_every_cycle() -> None:
+    few = settings_of("augsbert-few", gold={"source": "g"}, sampler="kde", cycles=1)
+    stages = {s.name: s for s in plan(few, [Student("s0", "s0", "none")], dev=True, keeps=True)}
+    mixed = {name: s.settings["keep"] for name, s in stages.items() if s.kind == "mix"}
+    assert mixed == dict.fromkeys(("gold/mix", "cycle-1/mix-bi", "cycle-1/mix-cross"), "kde")
 
 
 # Whole runs.

@@ -256,3 +256,13 @@ def test_a_sentence_encoder_says_that_it_is_tuned_and_how_it_pools(plm: Path, tm
     BiFamily().create(plm, compute=Compute(), max_length=16, pooling="mean").save(tmp_path / "saved")
     found = describe("x", tmp_path / "saved")
     assert (found.tuned, found.pooling) == (True, "mean")
+
+
+def test_a_part_that_would_be_left_out_is_refused(plm: Path, tmp_path: Path) -> None:
+    path = tmp_path / "saved"
+    BiFamily().create(plm, compute=Compute(), max_length=16, pooling="mean").save(path)
+    modules = json.loads((path / "modules.json").read_text())
+    dense = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+    (path / "modules.json").write_text(json.dumps([*modules, dense]))
+    with pytest.raises(ConfigError, match=r"does not compute: Dense .* Transformer, Pooling, Normalize"):
+        resolve(str(path))

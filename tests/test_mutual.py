@@ -45,7 +45,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, plm: Path) -> Path:
 
         patch.setattr(module, "load_module", load)
     try:
-        run_small(root, plm, students=2, changes={"label": {"combine": "dev-weighted"}})
+        run_small(root, plm, students=2, changes={"label": {"combine": "dev-weighted", "mix": 0.25}})
     finally:
         patch.undo()
     assert len(alive) > 10
@@ -59,6 +59,23 @@ def test_labels_are_weighted_by_development_scores(two: Path) -> None:
     columns = [scores(two / f"cycle-1/label-bi/s{i}/scores.parquet") for i in (0, 1)]
     expected = np.clip(np.average(columns, axis=0, weights=weights), 0, 1)
     np.testing.assert_allclose(scores(two / "cycle-1/silver-bi/silver.parquet"), expected, atol=1e-6)
+
+
+def test_bi_encoders_labels_that_are_mixed_in_have_their_own_weights(two: Path) -> None:
+    found = facts(two, "cycle-1/silver-cross", "silver")
+    own = np.maximum([facts(two, f"prime/s{i}", "prime")["dev"] for i in (0, 1)], 0)
+    np.testing.assert_allclose(found["own_weights"], own / own.sum())
+    assert not np.allclose(found["weights"], found["own_weights"])
+    crosses, bis = (
+        np.average(
+            [scores(two / f"cycle-1/label-{family}/s{i}/scores.parquet") for i in (0, 1)],
+            axis=0,
+            weights=weights,
+        )
+        for family, weights in (("cross", found["weights"]), ("bi", found["own_weights"]))
+    )
+    expected = np.clip(0.75 * crosses + 0.25 * bis, 0, 1)
+    np.testing.assert_allclose(scores(two / "cycle-1/silver-cross/silver.parquet"), expected, atol=1e-6)
 
 
 def test_the_best_cycle_is_chosen_for_each_student_and_family(two: Path) -> None:

@@ -18,6 +18,7 @@ from transenc.objectives import (
     complex_angles,
     contrastive,
     cosent,
+    info_nce,
     kl,
     listmle,
     listnet,
@@ -156,3 +157,11 @@ def test_names_may_be_written_with_a_hyphen() -> None:
 def test_averages_that_do_not_exist_are_refused(average: str) -> None:
     with pytest.raises(ConfigError, match=r"distill.bi.average.*there are: none, ema:0.999"):
         build({"plm": ["x"], "distill": {"bi": {"average": average}}})
+
+
+@pytest.mark.parametrize("loss", [info_nce, nt_xent])
+def test_contrastive_logits_are_fp32_under_autocast(loss: Any) -> None:
+    first, second = torch.randn(2, 16, 64, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(first, second, 0.05)
+    assert torch.equal(found, loss(first, second, 0.05))

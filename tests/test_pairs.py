@@ -5,7 +5,7 @@ import pytest
 
 from transenc.errors import DataError
 from transenc.metrics import spearman
-from transenc.pairs import Pairs, cosines, join
+from transenc.pairs import Pairs, cosines, join, plain
 from transenc.scorer import Teacher, mean, rank_mean, to_labels
 
 PAIRS = Pairs.from_rows(["a", "b", "a", "c"], ["b", "a", "b", "c"], [0.1, 0.2, 0.3, 0.4])
@@ -87,3 +87,21 @@ def test_the_metric_of_averaged_scores_is_not_the_average_of_metrics() -> None:
     gold = np.array([1, 2, 3, 4], np.float32)
     a, b = np.array([1, 2, 3, 0], np.float32), np.array([0, 2, 3, 9], np.float32)
     assert spearman(mean([a, b]), gold) != pytest.approx((spearman(a, gold) + spearman(b, gold)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("A man is eating.", "a man is  eating", True),
+        ("\u201cYes\u201d - she said", '"yes," she said', True),
+        ("ﬁve cafe\u0301s", "five cafés", True),
+        ("x < 5", "x > 5", False),
+        ("कि", "की", False),  # vowel signs are no letters to a regular expression
+        ("??", "!!", False),
+        ("😀", "😡", False),
+    ],
+)
+def test_sentences_that_nobody_would_tell_apart_have_one_plain_form(
+    first: str, second: str, same: bool
+) -> None:
+    assert (plain(first) == plain(second)) == same

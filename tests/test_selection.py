@@ -9,11 +9,23 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import make_pairs
 from tests.runs import content, run_small, small_runner
+from transenc import runner as runner_module
+from transenc.agreement import held_out
+from transenc.config import DistillSettings
 from transenc.errors import Interrupted
 from transenc.interrupt import StopFlag
-from transenc.pairs import Pairs
+from transenc.models.bi import BiFamily
+from transenc.models.device import Compute
+from transenc.pairs import Pairs, join
 from transenc.record import record
+from transenc.stages.agree import judge
+from transenc.stages.trials import try_seeds
+from transenc.stages.views import dropout
+from transenc.store import Checkpoints, Store
+from transenc.tasks import shared
+from transenc.training import Fitted
 
 LABEL_FREE: dict[str, Any] = {"select": "agreement", "held_out": 0.25}
 TRIALS: dict[str, Any] = {"distill": {"cross": {"trials": 3, "trial_share": 0.4}}}
@@ -53,6 +65,54 @@ def test_no_gold_label_has_any_influence(tmp_path: Path, plm: Path) -> None:
     losses = json.loads((tmp_path / "a/cycle-1/distill-cross/s0/training.json").read_text())["losses"]
     assert losses[-1][0] == math.ceil(2 * 66 / 8)
     assert "No labelled data was used" in (tmp_path / "a/best/bi/README.md").read_text()
+
+
+def test_no_held_out_pair_is_trained_on_that_occurs_twice(
+    tmp_path: Path, plm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, stages = small_runner(tmp_path / "run", plm, changes=LABEL_FREE)
+    once = make_pairs(44)
+    runner.make_pairs = lambda: (join([once, once.flipped()]), [])  # as a pool has pairs in both orders
+    trained: list[Pairs] = []
+    real = runner_module.distill_model
+
+    def seen(student: Any, silver: Pairs, *args: Any, **options: Any) -> Any:
+        trained.append(silver)
+        return real(student, silver, *args, **options)
+
+    monkeypatch.setattr(runner_module, "distill_model", seen)
+    with runner.context.store.lock():
+        record(runner.context)
+        runner.run(stages)
+    held = runner.pairs.take(held_out(88, 0.25, runner.context.settings.seed))
+    assert len(held) == 22
+    assert len(trained) == 2
+    for silver in trained:
+        assert shared(silver, held) == 0
+        assert 44 <= len(silver) < 66
+
+
+def test_a_start_without_dropout_is_judged_under_some(plm: Path) -> None:
+    model = BiFamily().create(plm, compute=Compute("cpu", "fp32"), max_length=16, pooling="mean")
+    usual = judge(model, make_pairs(24), None, 1)[1]["noise"]
+    with dropout(model.module, 0.0):
+        noise = judge(model, make_pairs(24), None, 1)[1]["noise"]
+        assert model.module.config.hidden_dropout_prob == 0
+    assert noise is not None
+    assert noise == usual
+    assert noise < 1
+
+
+def test_the_score_of_the_start_is_no_trials_score(tmp_path: Path) -> None:
+    """Every trial has it, so it would hide which of them is the best until one has passed it."""
+    ends = iter([0.2, 0.4, 0.3])
+
+    def train(seed: int, checkpoints: Checkpoints, limit: float | None) -> tuple[Any, Fitted]:
+        return None, Fitted(history=[(0, 0.9), (3, next(ends))], limit=3)
+
+    settings = DistillSettings(trials=3, trial_share=0.5, keep_start=True)
+    tried = try_seeds(settings, 1, Store(tmp_path).checkpoints("stage", "x"), train)
+    assert (tried.kept, tried.scores) == (1, [0.2, 0.4, 0.3])
 
 
 def test_the_best_of_several_seeds_is_trained_on_also_after_a_stop(tmp_path: Path, plm: Path) -> None:

@@ -22,6 +22,27 @@ def content(path: Path) -> dict[str, str]:
     }
 
 
+def test_distil_compares_seeds_on_development_data(plm: Path, tmp_path: Path) -> None:
+    fast = {"batch_size": 8, "max_length": 16, "learning_rate": 1e-3, "dropout": 0.3, "epochs": 4}
+    pairs, dev = make_pairs(32, scored=True), make_pairs(12, seed=1, scored=True)
+
+    def trained(name: str, **changes: Any) -> Any:
+        facts = {"plm": [str(plm)], "precision": "fp32", "distill": {"cross": {**fast, **changes}}}
+        return distill_to(build(facts), "cross", pairs, dev, tmp_path / name, device="cpu")
+
+    plain, tried = trained("plain"), trained("tried", trials=4, trial_share=0.25)
+    assert len(tried.history) == len(plain.history)
+    assert tried.history[0][1] >= plain.history[0][1]
+    with pytest.raises(ConfigError, match=r"trials compares seeds.*--dev FILE"):
+        distill_to(
+            build({"plm": [str(plm)], "distill": {"cross": {"trials": 2}}}),
+            "cross",
+            pairs,
+            None,
+            tmp_path / "no",
+        )
+
+
 @pytest.mark.parametrize("what", ["prime", "distill"])
 def test_a_stopped_command_continues_to_the_same_bytes(what: str, plm: Path, tmp_path: Path) -> None:
     fast = {"batch_size": 8, "max_length": 16}

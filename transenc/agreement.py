@@ -97,7 +97,7 @@ def choose(candidates: Sequence[Candidate]) -> dict[str, Choice]:
     """Choose one model for each `family/student`, the start standing before its cycles.
 
     Among the cycles' models that learnt their labels, and whose teacher did, the one that agrees best, on average,
-    with all the others of the run: those of the other family, of other students and of other cycles. The first of
+    with all others of these: of the other family, of other students and of other cycles. The first of
     equals is kept. With none: the start, or in a family without one the model nearest to its labels.
     """
     trusted = _trusted(candidates)

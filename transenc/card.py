@@ -33,10 +33,12 @@ def model_card(
         "---",
         "",
     ]
+    learnt = settings.distill.cross.objective
+    learnt = "binary cross-entropy" if learnt == "soft_bce" else f"`{learnt}`"
     kind = (
         "bi-encoder: one unit vector a sentence, cosine as the score"
         if family == "bi"
-        else "cross-encoder: one logit a pair; apply a sigmoid (trained with binary cross-entropy on soft labels)"
+        else f"cross-encoder: one logit a pair; apply a sigmoid (trained with {learnt} on soft labels)"
     )
     if segments:
         kind += (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transenc.config import Settings
+from transenc.config import DistillSettings, Settings
 
 # Kinds of stages that look at the models of all cycles, each in a directory of its own below the run.
 OVER_CYCLES = ("select", "ensemble", "best")
@@ -116,6 +116,7 @@ def plan(
         if settings.cycles:
             teacher = {s.name: f"gold/distill-bi/{s.name}" for s in students}
     pairs = bi_pairs = "pairs"
+    keep = settings.sampler if labelled and keeps else None
     for cycle in range(1, settings.cycles + 1):
         seen = tuple(s.name for s in stages if s.kind in ("prime", "distill") and s.family == "bi")
         mined = {**source, "by": "dev" if dev else "last"}
@@ -134,10 +135,12 @@ def plan(
             needs += seen if bi_needs_encoder and (cycle > 1 or labelled) else ()
             stages.append(Stage(bi_pairs, "pairs", own, needs, None, None, cycle))
         mixed = _own_labels(settings, students, cycle, teacher, pairs, bi_pairs)
-        stages += _half_cycle(settings, students, cycle, "bi", "cross", teacher, pairs, dev=dev)
+        stages += _half_cycle(settings, students, cycle, "bi", "cross", teacher, pairs, dev=dev, keep=keep)
         if bi_pairs != pairs:  # else the half-cycle before has just made them
             stages += mixed
-        stages += _half_cycle(settings, students, cycle, "cross", "bi", teacher, bi_pairs, mixed, dev=dev)
+        stages += _half_cycle(
+            settings, students, cycle, "cross", "bi", teacher, bi_pairs, mixed, dev=dev, keep=keep
+        )
     models = [s for s in stages if s.kind in ("prime", "distill")]
     by = "last" if settings.select == "dev" and not dev else settings.select
     needs = tuple(s.name for s in models)
@@ -276,12 +279,13 @@ def _half_cycle(
     mixed: Sequence[Stage] = (),
     *,
     dev: bool,
+    keep: str | None = None,
 ) -> list[Stage]:
     """Label with every student's teaching model, combine, and train every student's learning model.
 
     teacher: the newest model of each student, read here and replaced by the new ones. pairs: the stage that holds
     the pairs to label. mixed: stages of bi-encoders' labels, of which the result keeps some. Gold pairs stand beside
-    the silver ones wherever there are some.
+    the silver ones wherever there are some. keep: a sampler that chooses silver pairs by their labels.
     """
     at = f"cycle-{cycle}"
     labels = _label_stages(settings, students, cycle, f"label-{teaching}", teaching, teacher, pairs)
@@ -292,12 +296,14 @@ def _half_cycle(
         *labels,
         Stage(silver, "silver", combine, (pairs, *scores), None, teaching, cycle),
     ]
+    wanted: DistillSettings = getattr(settings.distill, learning)
     if settings.gold.scenario != "none":
-        from transenc.gold_plan import mix_stage  # local: as in plan
+        from transenc.gold_plan import for_gold, mix_stage  # local: as in plan
 
-        stages.append(mix_stage(settings, f"{at}/mix-{teaching}", silver, cycle))
+        stages.append(mix_stage(settings, f"{at}/mix-{teaching}", silver, cycle, keep))
         silver = stages[-1].name
-    wanted = getattr(settings.distill, learning)
+        if settings.gold.weight:
+            wanted = for_gold(settings, learning, wanted)
     for student in students:
         needs = [silver, f"prime/{student.name}"]
         if wanted.start == "previous":

@@ -87,6 +87,14 @@ def gold_stages(settings: Settings, students: Sequence[Student], *, keeps: bool,
     return stages
 
 
+def for_gold(settings: Settings, family: str, wanted: DistillSettings) -> DistillSettings:
+    """Return the settings of a student that learns from gold pairs, with the objective that their labels ask for."""
+    # Squared errors pull unrelated pairs to a cosine of 0, which labels of 0 and 1 do not ask for.
+    if family == "bi" and settings.gold.labels == "binary" and wanted.objective == "cosine_mse":
+        wanted = wanted.model_copy(update={"objective": "contrastive"})
+    return wanted
+
+
 def _learner(
     settings: Settings,
     student: Student,
@@ -99,9 +107,7 @@ def _learner(
 ) -> Stage:
     if wanted.start == "previous":  # there is no earlier model to go on from
         wanted = wanted.model_copy(update={"start": "primed"})
-    # Squared errors pull unrelated pairs to a cosine of 0, which labels of 0 and 1 do not ask for.
-    if family == "bi" and settings.gold.labels == "binary" and wanted.objective == "cosine_mse":
-        wanted = wanted.model_copy(update={"objective": "contrastive"})
+    wanted = for_gold(settings, family, wanted)
     values: dict[str, Any] = {**wanted.model_dump(), "pooling": settings.pooling, "dev": dev}
     return Stage(
         f"{name}/{student.name}", "distill", values, (pairs, f"prime/{student.name}"), student.name, family

@@ -106,16 +106,25 @@ def contrastive(cosines: Tensor, targets: Tensor, margin: float = 0.5) -> Tensor
     return (targets * distances**2 + (1 - targets) * apart**2).mean() / 2
 
 
+def _cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Return the (n, m) cosines of (n, dim) and (m, dim) vectors in fp32.
+
+    Autocast would take them in bf16, whose step near 1 is 1/256: 0.08 of a logit at temperature 0.05.
+    """
+    with torch.autocast(first.device.type, enabled=False):
+        return F.normalize(first.float(), dim=-1) @ F.normalize(second.float(), dim=-1).T
+
+
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """InfoNCE of two (batch, dim) views over in-batch negatives, one direction (SimCSE, equation 1)."""
-    logits = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T / temperature  # (batch, batch)
+    logits = _cosines(first, second) / temperature  # (batch, batch)
     return F.cross_entropy(logits, torch.arange(len(first), device=first.device))
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """NT-Xent of two (batch, dim) views: each of the 2N views against all others (Mirror-BERT, equation 1)."""
-    views = F.normalize(torch.cat([first, second]), dim=-1)
-    logits = views @ views.T / temperature  # (2 batch, 2 batch)
+    views = torch.cat([first, second])
+    logits = _cosines(views, views) / temperature  # (2 batch, 2 batch)
     logits.fill_diagonal_(float("-inf"))
     n = len(first)
     partner = torch.arange(2 * n, device=first.device).roll(n)
@@ -129,8 +138,7 @@ def cosine_matrix_mse(
 
     same: weight of the mean over views of one sentence, beside 1 for the mean over the others. Needs a batch of 2.
     """
-    found = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T
-    wanted = F.normalize(target_first, dim=-1) @ F.normalize(target_second, dim=-1).T
+    found, wanted = _cosines(first, second), _cosines(target_first, target_second)
     errors = (found - wanted).square()
     n = len(errors)
     own = errors.diagonal()

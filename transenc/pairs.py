@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,30 @@ import numpy.typing as npt
 
 Index = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
+
+# Punctuation, spaces, control characters, free-standing accents: what differs in one sentence taken from two files.
+UNHEARD = ("P", "Z", "C", "Sk")
+
+
+class _Heard(dict[int, str | None]):
+    """Map characters to themselves, those that make no other sentence to None; filled as they come."""
+
+    def __missing__(self, code: int) -> str | None:
+        unheard = unicodedata.category(chr(code)).startswith(UNHEARD)
+        self[code] = None if unheard else chr(code)
+        return self[code]
+
+
+_HEARD = _Heard()
+
+
+def plain(sentence: str) -> str:
+    """Return a sentence without case, punctuation and spaces: equal for two that nobody would tell apart.
+
+    Compatible characters (Unicode's NFKC) are equal, too. A sentence of nothing else is itself.
+    """
+    kept = unicodedata.normalize("NFKC", sentence).casefold().translate(_HEARD)
+    return kept or sentence.strip()
 
 
 @dataclass(frozen=True)

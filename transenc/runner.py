@@ -307,15 +307,18 @@ class Runner:
         for name in stage.needs[1:]:
             (columns if is_teacher(name, stage) else own).append(self._scores(name, "scores"))
         chosen = stage.settings
-        devs = self._teachers_dev(stage)
-        weights = None
-        if chosen["combine"] == "dev-weighted":
-            weights = dev_weights(devs, METRICS[self.context.metric].binary)
+        devs = self._labellers_dev(stage, teachers=True)
+        weighted, weights = chosen["combine"] == "dev-weighted", []
 
-        def combine(scores: Sequence[Scores]) -> Scores:
-            return COMBINE[chosen["combine"]](scores) if weights is None else weighted_mean(scores, weights)
+        def combine(scores: Sequence[Scores], devs: Mapping[str, float | None]) -> Scores:
+            if not weighted:
+                return COMBINE[chosen["combine"]](scores)
+            weights.append(dev_weights(devs, METRICS[self.context.metric].binary))
+            return weighted_mean(scores, weights[-1])
 
-        scores = blend(combine(columns), combine(own) if own else None, chosen["transform"], chosen["mix"])
+        taught = combine(columns, devs)
+        kept = combine(own, self._labellers_dev(stage, teachers=False)) if own else None
+        scores = blend(taught, kept, chosen["transform"], chosen["mix"])
         labels = to_labels(scores, clip=chosen["clip"])
         write_pairs(self.pairs_of(stage.needs[0]).with_scores(labels.values), out / "silver.parquet")
         if labels.clipped:
@@ -331,18 +334,19 @@ class Runner:
         unequal = imbalance(stage.name, devs)
         if unequal:
             logger.warning("%s", unequal)
-        return facts | ({"weights": weights} if weights else {}) | ({"warning": unequal} if unequal else {})
+        facts |= dict(zip(("weights", "own_weights"), weights, strict=False))
+        return facts | ({"warning": unequal} if unequal else {})
 
     def _scores(self, name: str, file: str) -> Scores:
         scored = read_pairs(self.context.store.path(name) / f"{file}.parquet", scores="required").scores
         assert scored is not None
         return scored
 
-    def _teachers_dev(self, silver: Stage) -> dict[str, float | None]:
-        """Return the development score of each student's teaching model in one half-cycle."""
+    def _labellers_dev(self, silver: Stage, *, teachers: bool) -> dict[str, float | None]:
+        """Return the development score of each student's teaching model, or own one, in one half-cycle."""
         devs = {}
         for name in silver.needs[1:]:
-            if not is_teacher(name, silver):
+            if is_teacher(name, silver) != teachers:
                 continue
             teacher = self.info(name, "label")["teacher"]
             facts = self.info(teacher, kind_of(teacher))
@@ -359,7 +363,9 @@ class Runner:
         held: Pairs | None = None
         if "held_out" in stage.settings:
             places = held_out(len(silver), stage.settings["held_out"], context.settings.seed)
-            held, silver = silver.take(places), silver.take(np.delete(np.arange(len(silver)), places))
+            held = silver.take(places)
+            # Pairs may repeat, and stand there in both orders.
+            silver, _ = tasks.without(silver.take(np.delete(np.arange(len(silver)), places)), [held])
         starts = {"base": context.plms[str(stage.student)].path, "primed": store.path(stage.needs[1])}
         starts["previous"] = store.path(stage.needs[-1])
         pooling = self._pooling(stage) if settings.start == "base" else None

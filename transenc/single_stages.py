@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from transenc.config import Settings
 from transenc.digests import pairs_digest, plm_digest
+from transenc.errors import ConfigError
 from transenc.interrupt import StopFlag
 from transenc.metrics import METRICS
 from transenc.models.device import Compute
@@ -20,6 +22,7 @@ from transenc.single import make_directory
 from transenc.stages.context import family as find_family
 from transenc.stages.distill import distill_model, head_option
 from transenc.stages.prime import prime_model, read_history, save_history
+from transenc.stages.trials import try_seeds
 from transenc.store import Checkpoints
 from transenc.training import Fit, Fitted
 
@@ -79,17 +82,21 @@ def distill_to(
     report: Report = lambda progress: None,
 ) -> Fitted:
     """Train a student of `family`, begun from `settings.plm[0]`, on scored pairs and write the directory `out`."""
+    chosen = getattr(settings.distill, family)
+    if chosen.trials > 1 and dev is None:
+        raise ConfigError(
+            f"distill.{family}.trials compares seeds, and there is nothing to compare them by: give --dev FILE."
+        )
     compute = Compute.choose(device, settings.precision)
     plm = resolve(settings.plm[0], offline=offline)
-    chosen = getattr(settings.distill, family)
     identity = {
         "family": family, "distill": chosen.model_dump(), "pooling": settings.pooling, "seed": settings.seed,
         "precision": compute.precision, "plm": plm_digest(plm.path), "pairs": pairs_digest(pairs),
         "dev": pairs_digest(dev), "symmetric": symmetric,
     }  # fmt: skip
 
-    def make(work: Path, checkpoints: Checkpoints) -> None:
-        torch.manual_seed(derive(settings.seed, "distill", "start"))
+    def train(seed: int, checkpoints: Checkpoints, limit: float | None) -> tuple[Any, Fitted]:
+        torch.manual_seed(derive(seed, "distill", "start"))
         student = find_family(family).create(
             plm.path,
             compute=compute,
@@ -103,9 +110,16 @@ def distill_to(
             assert dev.scores is not None
             return float(METRICS["spearman"](student.score(dev), dev.scores))
 
-        run = Fit(chosen, compute, settings.seed, "distill", checkpoints=checkpoints, report=report)
+        run = Fit(chosen, compute, seed, "distill", checkpoints=checkpoints, report=report, limit=limit)
         run.stop, run.evaluate = stop or StopFlag(), measure if dev is not None else None
-        fitted = distill_model(student, pairs, chosen, run, symmetric=symmetric)
+        return student, distill_model(student, pairs, chosen, run, symmetric=symmetric)
+
+    def make(work: Path, checkpoints: Checkpoints) -> None:
+        seed = settings.seed
+        if chosen.trials > 1:
+            tried = try_seeds(chosen, seed, checkpoints, train)
+            seed, checkpoints = tried.seed, tried.checkpoints
+        student, fitted = train(seed, checkpoints, None)
         student.save(work)
         save_history(work, fitted)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from transenc.errors import ConfigError, DataError
 from transenc.metrics import metric_for
-from transenc.pairs import Pairs, join
+from transenc.pairs import Pairs, join, plain
 from transenc.readers import SkipBad, read_pairs, read_sentences
 from transenc.registry import did_you_mean
 
@@ -245,13 +245,20 @@ def evaluation(
     """Read the test pairs of tasks and of scored files, and the name of the metric of each set."""
     sets: dict[str, Pairs] = {}
     metrics: dict[str, str] = {}
+    files: dict[str, Path] = {}
     for name in given:
         if name in TASKS:
             found = tests(TASKS[name], data, offline=offline)
             metric: str = TASKS[name].metric
         else:
             pairs, metric = scored_file(name)
-            found = {Path(name).name: pairs}
+            path = Path(name)
+            if path.name in sets and files.get(path.name) != path:
+                raise ConfigError(
+                    f"{path} and {files.get(path.name, 'a task')} would both be called '{path.name}' in the results; "
+                    "rename one of them."
+                )
+            found, files[path.name] = {path.name: pairs}, path
         sets |= found
         metrics |= dict.fromkeys(found, metric)
     return sets, metrics
@@ -302,22 +309,22 @@ def pool(task: Task, data: Path | None, *, inductive: bool = False, offline: boo
 
 
 def without(pairs: Pairs, evaluation: Sequence[Pairs]) -> tuple[Pairs, int]:
-    """Drop and count the pairs that occur in the others, whatever their order, case and outer spaces."""
+    """Drop and count the pairs that occur in the others, whatever their order, case and punctuation."""
     held = {key for other in evaluation for key in _keys(other)}
     kept = np.array([key not in held for key in _keys(pairs)], bool)
     return pairs.take(np.flatnonzero(kept)), int(len(pairs) - kept.sum())
 
 
 def shared(pairs: Pairs, evaluation: Pairs) -> int:
-    """Count the evaluation pairs that occur among the pairs, whatever their order, case and outer spaces."""
+    """Count the evaluation pairs that occur among the pairs, whatever their order, case and punctuation."""
     held = set(_keys(pairs))
     return sum(key in held for key in _keys(evaluation))
 
 
 def _keys(pairs: Pairs) -> Iterator[tuple[str, str]]:
-    plain = [sentence.strip().casefold() for sentence in pairs.sentences]
+    keys = [plain(sentence) for sentence in pairs.sentences]
     for i, j in zip(pairs.left, pairs.right, strict=True):
-        yield (plain[i], plain[j]) if plain[i] <= plain[j] else (plain[j], plain[i])
+        yield (keys[i], keys[j]) if keys[i] <= keys[j] else (keys[j], keys[i])
 
 
 def _test_files(task: Task) -> Iterator[tuple[str, File]]:

@@ -63,7 +63,7 @@ def label(
     from transenc.digests import pairs_digest
     from transenc.errors import ConfigError
     from transenc.interrupt import stop_on_signals
-    from transenc.models.loading import load_scorer
+    from transenc.models.loading import load_scorer, scorer_digest
     from transenc.readers import SkipBad, read_pairs, read_sentences
     from transenc.scorer import COMBINE, BothOrders, blend, to_labels
     from transenc.seeds import derive
@@ -130,10 +130,10 @@ def label(
         reporter = Reporter(len(teacher))
         with output_file(out) as store, reporter.showing():
             for number, name in enumerate(teacher, start=1):
-                # Keyed by content, so that work on other pairs is never taken for this.
+                # Keyed by content, so that neither other pairs' work nor another model's of this name is taken.
                 identity = fingerprint(
                     {
-                        "teacher": name,
+                        "teacher": scorer_digest(name, offline=offline),
                         "pairs": pairs_digest(found),
                         "precision": precision,
                         "both": both_orders,

@@ -38,6 +38,7 @@ LIMITS = {
     "vocab_size": 4_000_000,
     "intermediate_size": 131072,
 }
+MODULES = ("Transformer", "Pooling", "Normalize")  # parts of a sentence encoder's directory (modules.json)
 DOWNLOAD = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "1_Pooling/*", "tokenizer*"]
 
 
@@ -135,7 +136,13 @@ def describe(name: str, path: Path) -> Plm:
         return Plm(name, path)
     pooling = None
     for module in _json(modules, list):
-        if str(module.get("type", "")).rpartition(".")[2] == "Pooling":
+        kind = str(module.get("type", "")).rpartition(".")[2]
+        if kind not in MODULES:
+            raise ConfigError(
+                f"{path} has a part that transenc does not compute: {kind or 'unnamed'} (modules.json). It takes "
+                f"{', '.join(MODULES)}; a copy of the directory without modules.json is its transformer alone."
+            )
+        if kind == "Pooling":
             config = _json(path / _inside(path, str(module["path"])) / "config.json", dict)
             pooling = _pooling_mode(config, path)
     return Plm(name, path, tuned=True, pooling=pooling)

@@ -7,9 +7,11 @@ import logging
 from pathlib import Path
 
 from transenc import registry
+from transenc.digests import plm_digest
 from transenc.errors import ConfigError
 from transenc.models.layout import HEAD
 from transenc.scorer import Scorer
+from transenc.store import fingerprint, hash_tree
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +37,8 @@ def load_scorer(name: str, *, device: str = "auto", precision: str = "auto", off
     precision: "auto", "fp32" or "bf16"; of an engine, which of its graphs ("fp32", "int8", ...; `DIR:int8` says
     the same and goes first). An engine is loaded without importing torch.
     """
-    path, graph = Path(name), precision
-    if ":" in name and not path.exists():
-        path, graph = Path(name.rpartition(":")[0]), name.rpartition(":")[2]
+    path, graph = _graph_of(name)
+    graph = graph or precision
     if (path / ENGINE).is_file():
         from transenc.export.engine import load_engine
 
@@ -63,3 +64,21 @@ def load_scorer(name: str, *, device: str = "auto", precision: str = "auto", off
         )
     scorer: Scorer = registry.load(registry.FAMILIES, family)().load(plm.path, compute=compute)
     return scorer
+
+
+def scorer_digest(name: str, *, offline: bool = False) -> str:
+    """Return the fingerprint of the files that `load_scorer` would read, and of the graph that a name asks for."""
+    path, graph = _graph_of(name)
+    if (path / ENGINE).is_file():
+        return fingerprint([hash_tree(path), graph])
+    from transenc.models.intake import resolve
+
+    return plm_digest(resolve(name, offline=offline).path)
+
+
+def _graph_of(name: str) -> tuple[Path, str | None]:
+    """Split DIR:GRAPH; there is no graph in the name of what exists."""
+    if ":" in name and not Path(name).exists():
+        directory, _, graph = name.rpartition(":")
+        return Path(directory), graph
+    return Path(name), None

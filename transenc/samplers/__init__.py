@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transenc.errors import ConfigError, DataError, MachineError
-from transenc.pairs import Index, Pairs
+from transenc.pairs import Index, Pairs, plain
 from transenc.samplers.mix import Mix
 
 Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
@@ -46,7 +46,7 @@ def mine(
     """Mine unlabelled pairs: no self pair, no pair twice in either order, none of `exclude` in either order.
 
     exclude: pairs that have a gold score already; their sentences may differ from the corpus, and case and
-    outer spaces do not tell a pair from one of them.
+    punctuation do not tell a pair from one of them.
     max_pairs: the size of the seeded subset to keep, in mined order; None keeps all.
     A mix is mined member by member; a pair that several find counts for the first.
     """
@@ -108,8 +108,8 @@ def _clean(
     left, right = sampler.sample(distinct, rng, encode=encode)
     pairs = Pairs(distinct, np.asarray(left, np.int64), np.asarray(right, np.int64))
     if known is not None:
-        plain, keys = known
-        new = ~np.isin(Pairs(distinct, plain[pairs.left], plain[pairs.right]).keys(), keys)
+        numbers, keys = known
+        new = ~np.isin(Pairs(distinct, numbers[pairs.left], numbers[pairs.right]).keys(), keys)
         pairs = Pairs(distinct, pairs.left[new], pairs.right[new])
     _, first = np.unique(pairs.keys(), return_index=True)
     first.sort()
@@ -137,12 +137,10 @@ def _mixed(
 
 
 def _plain_keys(pairs: Pairs, sentences: Sequence[str]) -> Known:
-    """Give sentences equal but for case and outer spaces one number; return the keys of `pairs` in these too."""
+    """Give sentences equal but for case and punctuation one number; return the keys of `pairs` in these too."""
     position: dict[str, int] = {}
-    plain = np.asarray(
-        [position.setdefault(s.strip().casefold(), i) for i, s in enumerate(sentences)], np.int64
-    )
-    ids = np.asarray([position.get(s.strip().casefold(), -1) for s in pairs.sentences], np.int64)
+    numbers = np.asarray([position.setdefault(plain(s), i) for i, s in enumerate(sentences)], np.int64)
+    ids = np.asarray([position.get(plain(s), -1) for s in pairs.sentences], np.int64)
     left, right = ids[pairs.left], ids[pairs.right]
     there = (left >= 0) & (right >= 0)
-    return plain, np.unique(Pairs(sentences, left[there], right[there]).keys())
+    return numbers, np.unique(Pairs(sentences, left[there], right[there]).keys())

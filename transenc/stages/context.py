@@ -22,7 +22,7 @@ from transenc.store import Store
 class Context:
     """Hold a run's data, starts and services.
 
-    plms: the start of each student. dev: scored pairs with gold in [0, 1], or None. tests: the evaluation
+    plms: the start of each student. dev: scored pairs, of a task with gold in [0, 1], or None. tests: the evaluation
     sets by name. metric: a name of METRICS; metrics: those of the tests, where they differ. symmetric: whether
     (a, b) and (b, a) mean the same.
     """
