@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import exp, log, sqrt
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from transenc.objectives import (
     listmle,
     listnet,
     margin_mse,
+    nt_xent,
     soft_bce,
 )
 

@@ -304,7 +304,14 @@ class Settings(Frozen):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 2e-5 as the number it looks like (YAML 1.1 wants 2.0e-5)."""
+    """SafeLoader that reads 2e-5 as the number it looks like (YAML 1.1 wants 2.0e-5) and a key only once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that stands there twice, of which the last would win."""
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.YAMLError(f"the key {twice[0]!r} stands there twice")
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -400,8 +407,10 @@ def load_file(path: Path) -> dict[str, Any]:
     """Read a settings file."""
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8: {error}.") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected settings as 'key: value' lines.")
     return raw

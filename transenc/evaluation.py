@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from transenc.errors import DataError
 from transenc.metrics import METRICS, bootstrap
 from transenc.pairs import Pairs, Scores
 from transenc.scorer import Scorer, mean
@@ -48,7 +49,10 @@ def measure(
     results = []
     for name, gold in sets.items():
         assert gold.scores is not None
-        value = float(METRICS[metric](scores[name], gold.scores))
+        try:
+            value = float(METRICS[metric](scores[name], gold.scores))
+        except DataError as error:
+            raise DataError(f"{model} on {name}: {error}") from error
         low, high = bootstrap(METRICS[metric], scores[name], gold.scores)
         results.append(Result(model, family, name, metric, value, low, high, len(gold)))
     if len(results) > 1:
@@ -73,6 +77,8 @@ def write_mteb(results: Sequence[Result], model: str, revision: str, out: Path) 
 
     main_score is the Spearman of cosines (or of a cross-encoder's probabilities), not times 100.
     """
+    if not Path(model).name or Path(model).name == "..":
+        model = Path(model).resolve().name
     folder = out / model.strip("/").replace("/", "__") / revision
     folder.mkdir(parents=True, exist_ok=True)
     seen: set[str] = set()  # the first metric of a task is its main one

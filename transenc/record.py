@@ -13,7 +13,8 @@ import torch
 
 from transenc import __version__, registry
 from transenc.cycle import OVER_CYCLES
-from transenc.errors import ConfigError
+from transenc.errors import ConfigError, DamagedError
+from transenc.lines import one_line
 from transenc.stages.context import Context
 from transenc.store import canonical, write_file
 
@@ -43,7 +44,7 @@ def environment() -> dict[str, Any]:
 
 
 def record(context: Context, argv: Sequence[str] | None = None) -> None:
-    """Write run.yaml (settings) and run.json (versions, seed, command), or compare with those of an earlier start.
+    """Write run.yaml (settings) and run.json (versions, device, command), or compare with those of an earlier start.
 
     More cycles than before continue the run: what chooses between all cycles is made again, all else is kept.
     Raise ConfigError showing the first settings that differ otherwise from what the run was begun with.
@@ -55,7 +56,12 @@ def record(context: Context, argv: Sequence[str] | None = None) -> None:
     path = root / "run.yaml"
     written = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
     if path.exists():
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (ValueError, yaml.YAMLError) as error:
+            raise DamagedError(
+                f"{path} cannot be read: {one_line(error)}. Remove it and run the same command again."
+            ) from error
         if _continues(before, settings):
             _reopen(context)
             write_file(path, written)

@@ -128,7 +128,7 @@ class Runner:
         return info
 
     def identities(self, stages: Sequence[Stage]) -> dict[str, str]:
-        """Return each stage's fingerprint: its settings, seed, versions, outside inputs and needs' fingerprints."""
+        """Return each stage's fingerprint: its settings, seed, precision, outside inputs and needs' fingerprints."""
         known: dict[str, str] = {}
         for stage in stages:
             known[stage.name] = fingerprint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,22 @@ def models_of(run: Path | None, *, say: Callable[[str], None] = lambda text: Non
         raise ConfigError(
             f"{run} holds no finished run (no best/). Finish it with its cycle command, or name --model."
         )
+    _refuse_parts(run, models)
     for model in models:
         verify(model)
     return models
+
+
+def _refuse_parts(run: Path, models: list[Path]) -> None:
+    """Raise ConfigError for a run that was stopped between its best models, or has lost one."""
+    chosen = run / "select" / "select.json"
+    if not chosen.is_file():
+        return
+    keys = list(json.loads(chosen.read_text(encoding="utf-8"))["chosen"])  # family/student
+    have = {p.relative_to(run / "best").parts[0] for p in models}
+    missing = [key for key in keys if key.partition("/")[0] not in have]
+    if missing or len(models) < len(keys):
+        lost = f"best/{missing[0].partition('/')[0]}" if missing else "a student's model"
+        raise ConfigError(
+            f"{run} is not whole: {lost} is missing. Run its cycle command again, or name --model."
+        )

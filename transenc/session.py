@@ -25,7 +25,7 @@ from transenc.stages.augment import outside_files
 from transenc.stages.context import Context
 from transenc.stages.fill import find_masked_lm, models_of
 from transenc.stages.readable import check_lengths
-from transenc.store import Store, canonical, write_file
+from transenc.store import Store, canonical, refuse_file, write_file
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ class Session:
             raise ConfigError("--devices of several kinds compute differently: add --precision fp32.")
         check_students(settings.recipe, settings.plm)
         root = root or default_root(settings)
+        refuse_file(root)
         plms = find_plms(settings, offline=offline)
         students = students_of(settings, plms)
         inputs = gather(settings, data=data, offline=offline, plm=plms[0], compute=compute)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from transenc.errors import ConfigError
-from transenc.store import Checkpoints, Store, fingerprint, sync
+from transenc.store import MANIFEST, Checkpoints, Store, fingerprint, manifest, sync
 
 
 def make_directory(out: Path, identity: dict[str, Any], make: Callable[[Path, Checkpoints], None]) -> None:
@@ -18,16 +18,24 @@ def make_directory(out: Path, identity: dict[str, Any], make: Callable[[Path, Ch
     identity: what defines the result; only work begun with the same is continued. It is kept beside `out` as
     `.<name>.work` until then.
     """
-    if out.exists():
-        raise ConfigError(f"{out} exists already. Choose another --out or remove it.")
+    key, left = fingerprint(identity), _work_of(out)
+    if left.is_dir() and (out / MANIFEST).is_file() and manifest(out).fingerprint == key:
+        shutil.rmtree(left)  # a process died after its last rename: all is done
+        return
+    refuse_existing(out)
     with _workshop(out) as store:
-        key = fingerprint(identity)
         # A process may have died between the commit and the last rename; then only the rename is left.
         if not store.finished("result", key):
             with store.stage("result", key) as work:
                 make(work, store.checkpoints("result", key))
         store.path("result").rename(out)
         sync(out.parent)
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise ConfigError where a result would replace what is there."""
+    if out.exists():
+        raise ConfigError(f"{out} exists already. Choose another --out or remove it.")
 
 
 @contextmanager
@@ -37,10 +45,14 @@ def output_file(out: Path) -> Iterator[Store]:
         yield store
 
 
+def _work_of(out: Path) -> Path:
+    return out.parent / f".{out.name}.work"
+
+
 @contextmanager
 def _workshop(out: Path) -> Iterator[Store]:
     out.parent.mkdir(parents=True, exist_ok=True)
-    store = Store(out.parent / f".{out.name}.work")
+    store = Store(_work_of(out))
     with store.lock():
         yield store
     shutil.rmtree(store.root, ignore_errors=True)

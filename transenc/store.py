@@ -12,11 +12,12 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,12 @@ def need_space(where: Path, size: int) -> None:
         )
 
 
+def refuse_file(root: Path) -> None:
+    """Raise ConfigError where a run directory cannot be, since a file is there."""
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root} is a file, not a run directory. Name another one with --run.")
+
+
 class Store:
     """A run directory. Use it inside `with store.lock():`."""
 
@@ -188,8 +195,7 @@ class Store:
         """
         from filelock import FileLock, Timeout
 
-        if self.root.exists() and not self.root.is_dir():
-            raise ConfigError(f"{self.root} is a file, not a run directory. Name another one with --run.")
+        refuse_file(self.root)
         self._refuse_foreign()
         _make_parents(self.root / "run.lock")
         holder = self.root / "run.holder"
@@ -212,7 +218,7 @@ class Store:
             lock.release()
 
     def _refuse_foreign(self) -> None:
-        known = {"run.yaml", "run.json", "run.lock", "tmp"}
+        known = {"run.lock", "run.holder"}  # the first things that a run makes
         entries = {p.name for p in self.root.iterdir()} if self.root.is_dir() else set()
         if entries and not entries & known:
             raise ConfigError(
@@ -222,9 +228,15 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what a killed process left: temporary files and directories, checkpoints of finished stages."""
-        shutil.rmtree(self.root / "tmp", ignore_errors=True)
+        # Only by the names that are given here: the directory may hold what a user put there.
+        for left in (self.root / "tmp").glob("*"):
+            if re.fullmatch(r"\d+-\d+", left.name):
+                shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):  # not there, or not empty
+            (self.root / "tmp").rmdir()
         for half in self.root.glob(".*.tmp"):
-            half.unlink(missing_ok=True)
+            if re.fullmatch(r"\..+\.\d+\.tmp", half.name) and half.is_file():
+                half.unlink(missing_ok=True)
         checkpoints = self.root / "checkpoints"
         for marker in sorted(checkpoints.rglob("step-*")) if checkpoints.is_dir() else []:
             stage = marker.parent.relative_to(checkpoints)  # or a part of its work, below it

@@ -26,11 +26,7 @@ def write_pairs(pairs: Pairs, path: Path) -> None:
     if pairs.scores is not None and not np.isfinite(pairs.scores).all():
         first = int(np.flatnonzero(~np.isfinite(pairs.scores))[0])
         raise DataError(f"{path}: the score of pair {first + 1} is {pairs.scores[first]}.")
-    for sentence in pairs.sentences:
-        try:
-            usable_text("it", sentence)
-        except BadRow as error:
-            raise DataError(f"{path}: sentence {show(sentence)} cannot be written: {error}.") from None
+    check_writable(pairs, path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -44,17 +40,25 @@ def write_pairs(pairs: Pairs, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(pairs: Pairs, path: Path) -> None:
+    """Raise DataError for a sentence that a file of this suffix cannot hold; call it before long work, too."""
+    for sentence in pairs.sentences:
+        try:
+            usable_text("it", sentence)
+        except BadRow as error:
+            raise DataError(f"{path}: sentence {show(sentence)} cannot be written: {error}.") from None
+        if path.suffix == ".tsv" and any(c in sentence for c in "\t\n\r"):
+            raise DataError(
+                f"{path}: sentence {show(sentence)} holds a tab or a line break; write .jsonl or .parquet."
+            )
+
+
 def _numbers(pairs: Pairs) -> list[float]:
     """Return the shortest decimals that read back as the same float32, or nothing for unscored pairs."""
     return [] if pairs.scores is None else [float(str(score)) for score in pairs.scores]
 
 
 def _write_tsv(pairs: Pairs, file: BinaryIO, path: Path) -> None:
-    for sentence in pairs.sentences:
-        if any(c in sentence for c in "\t\n\r"):
-            raise DataError(
-                f"{path}: sentence {show(sentence)} holds a tab or a line break; write .jsonl or .parquet."
-            )
     numbers = _numbers(pairs)
     file.write(b"sentence1\tsentence2" + (b"\tscore\n" if pairs.scores is not None else b"\n"))
     for i, (first, second) in enumerate(pairs.rows()):

@@ -57,6 +57,8 @@ def main() -> None:
     """Run the command line; an expected error is one line on stderr and its documented exit code."""
     # The tokenizer's thread pool is not used around forks here; this only silences its warning about them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if "--offline" in sys.argv:  # the hub's client asks for it when it is imported
+        os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         app()
     except TransencError as error:

@@ -28,6 +28,7 @@ def augment_file(
     from transenc.augmenters import Fill
     from transenc.errors import ConfigError, DataError
     from transenc.readers import SkipBad, read_pairs, read_sentences
+    from transenc.single import refuse_existing
     from transenc.stages.augment import augment_sentences, augmented_pairs, outside_files
     from transenc.writers import write_pairs
 
@@ -35,6 +36,8 @@ def augment_file(
         raise ConfigError("--augment takes one of --gold FILE, --pairs FILE and --corpus FILE.")
     if out is not None and gold is None:
         raise ConfigError("--augment writes pairs with the labels of gold ones: give --gold FILE with --out.")
+    if out is not None:
+        refuse_existing(out)
     skip = SkipBad.parse(skip_bad) if skip_bad else None
 
     def fill_of(name: str) -> Fill:
@@ -42,7 +45,9 @@ def augment_file(
         from transenc.stages.fill import find_masked_lm
 
         if not name:
-            raise ConfigError("A contextual augmenter needs a masked language model here: insert:model=NAME.")
+            raise ConfigError(
+                "A contextual augmenter needs a masked language model here: model=NAME, as in insert:model=NAME."
+            )
         return find_masked_lm(name, compute=Compute.choose(device, precision), offline=offline)
 
     outside_files(specs)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transenc.progress import Progress
 
 PLAIN_SECONDS = 10.0
+NAME = 20  # characters that a table leaves to its first column, at least
 
 
 def out(text: str) -> None:
@@ -35,38 +36,45 @@ def note(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-    """Print a table; the first column is text, the others are numbers."""
+    """Print a table whose first column is text, folded where a terminal is narrow; the others are shown whole."""
     from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    terminal = sys.stdout.isatty()
-    console = Console(file=sys.stdout, width=None if terminal else 160, highlight=False)
-    if title:
-        out(title)  # rich would wrap a title to the width of its table
     shown = Table(box=SIMPLE, pad_edge=False)
     for i, column in enumerate(columns):
-        shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-    for row in rows:
-        shown.add_row(*map(escape, row))
-    console.print(shown)
+        if i == 0:
+            shown.add_column(column, overflow="fold", min_width=NAME)
+        else:
+            shown.add_column(column, justify="right", no_wrap=True)
+    _print_table(shown, rows, title, whole=True)
 
 
 def wide_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
     """Print a table of texts that wrap."""
     from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
-    if title:
-        out(title)
-    shown = Table(*columns, box=SIMPLE, pad_edge=False)
+    _print_table(Table(*columns, box=SIMPLE, pad_edge=False), rows, title, whole=False)
+
+
+def _print_table(shown: Any, rows: Sequence[Sequence[str]], title: str | None, *, whole: bool) -> None:
+    """Print a table of these rows; whole: wider than the terminal, or a file's 160, if it must be."""
+    from rich.console import Console
+    from rich.markup import escape
+
     for row in rows:
         shown.add_row(*map(escape, row))
-    console.print(shown)
+    terminal = sys.stdout.isatty()
+    console = Console(file=sys.stdout, width=None if terminal else 160, highlight=False)
+    if whole:
+        needed = Console(width=10_000).measure(shown)
+        console.width = max(console.width, needed.minimum if terminal else needed.maximum)
+    with console.capture() as captured:  # printing itself, rich would take a closed pipe for its own affair
+        console.print(shown)
+    if title:
+        out(title)  # rich would wrap a title to the width of its table
+    sys.stdout.write(captured.get())
+    sys.stdout.flush()
 
 
 class _Handler(logging.Handler):

@@ -89,6 +89,7 @@ def cycle(
     """Train a bi-encoder and a cross-encoder that teach each other, from a PLM and unlabelled text."""
     from transenc import config as settings_module
     from transenc import registry
+    from transenc.cli.console import note
     from transenc.errors import ConfigError
     from transenc.inputs import recipe_for
 
@@ -119,7 +120,8 @@ def cycle(
     if not user.get("plm"):
         embedded = ", ".join(registry.names(registry.PLMS))
         raise ConfigError(f"Name a start: --plm NAME (a hub name, a directory, or: {embedded}).")
-    if not any(user.get(key) for key in ("task", "pairs", "corpus")) and not user["gold"].get("source"):
+    nothing = not any(user.get(key) for key in ("task", "pairs", "corpus")) and not user["gold"].get("source")
+    if nothing:
         user["task"] = "sts"
     asked = settings_module.build(user)  # a wrong key is told before a start is looked for
     recipe = str(user.get("recipe", settings_module.DEFAULT_RECIPE))
@@ -142,6 +144,8 @@ def cycle(
         return
     with stop_on_signals() as stop:
         session = Session.open(settings, root=run, stop=stop, dry_run=dry_run, **where)
+        if nothing:
+            note("None of --task, --pairs, --corpus and --gold is given: task sts, as published.")
         from transenc.cli.results import show_outcome, show_plan
 
         if dry_run:

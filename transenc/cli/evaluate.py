@@ -31,7 +31,9 @@ def evaluate(
     json_: options.Json = False,
     fail_under: Annotated[
         float | None,
-        typer.Option(help="Exit 9 if any model's value (the average of several sets) is below this."),
+        typer.Option(
+            help="Exit 9 if a model's value, at most 1 (of several sets the average), is below this."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory for result files in MTEB's shape.")] = None,
     skip_bad: options.SkipBad = None,
@@ -50,6 +52,10 @@ def evaluate(
     from transenc.models.loading import load_scorer
     from transenc.runs import models_of
 
+    if fail_under is not None and not -1 <= fail_under <= 1:
+        raise ConfigError(
+            f"--fail-under is a value from -1 to 1, not {fail_under:g}; the table has it times 100."
+        )
     log_to_stderr()
     sets, default_metric = _sets(task, data, score_range, skip_bad, offline=offline)
     chosen = metric or default_metric
@@ -80,6 +86,8 @@ def evaluate(
         for name in dict.fromkeys(r.model for r in results):
             folder = write_mteb([r for r in results if r.model == name], name, "local", out)
             note(f"written: {folder}")
+    if not json_:
+        show(f"{' and '.join(metrics)}, times 100; intervals: 95% percentile bootstrap over pairs")
     if fail_under is not None:
         # A model's last result is its average, or its only set.
         finals = {r.model: r for r in results if r.metric == chosen}
@@ -90,8 +98,6 @@ def evaluate(
                     f"{r.model}: {r.task} {r.metric} {r.value:.4f} is below {fail_under:g}" for r in low
                 )
             )
-    if not json_:
-        show(f"{' and '.join(metrics)}, times 100; intervals: 95% percentile bootstrap over pairs")
 
 
 def _sets(
@@ -103,6 +109,7 @@ def _sets(
     offline: bool,
 ) -> tuple[dict[str, Pairs], str]:
     from transenc import tasks
+    from transenc.errors import ConfigError
     from transenc.metrics import metric_for
     from transenc.readers import SkipBad, read_pairs
 
@@ -113,6 +120,8 @@ def _sets(
         assert pairs.scores is not None
         return {path.name: pairs}, metric_for(pairs.scores)
     found = tasks.get(task)
+    if score_range is not None or skip_bad is not None:
+        raise ConfigError("--score-range and --skip-bad are for one's own files; a task says its own range.")
     return dict(tasks.tests(found, data, offline=offline)), found.metric
 
 

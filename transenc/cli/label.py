@@ -20,7 +20,9 @@ def label(
     corpus: Annotated[
         list[Path] | None, typer.Option(help="File of sentences to mine pairs from; repeat.")
     ] = None,
-    sampler: Annotated[str, typer.Option(help="How pairs are mined: NAME[:option=value,...].")] = "bm25",
+    sampler: Annotated[
+        str | None, typer.Option(help="How pairs are mined: NAME[:option=value,...]; default: bm25.")
+    ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(help="Model that embeds sentences for semantic samplers; default: the first teacher."),
@@ -61,16 +63,16 @@ def label(
     from transenc.cli.console import Reporter, log_to_stderr, note
     from transenc.cli.console import out as say
     from transenc.digests import pairs_digest
-    from transenc.errors import ConfigError
+    from transenc.errors import ConfigError, DataError
     from transenc.interrupt import stop_on_signals
     from transenc.models.loading import load_scorer, scorer_digest
     from transenc.readers import SkipBad, read_pairs, read_sentences
     from transenc.scorer import COMBINE, BothOrders, blend, to_labels
     from transenc.seeds import derive
-    from transenc.single import output_file
+    from transenc.single import output_file, refuse_existing
     from transenc.stages.label import score_pairs
     from transenc.store import fingerprint
-    from transenc.writers import SUFFIXES_OUT, write_pairs
+    from transenc.writers import SUFFIXES_OUT, check_writable, write_pairs
 
     if augment:
         from transenc.cli.augmenting import augment_file
@@ -84,12 +86,20 @@ def label(
         raise ConfigError("Give --teacher MODEL and --out FILE, or look at --augment NAME.")
     if (pairs is None) == (not corpus):
         raise ConfigError("Give either --pairs FILE, or --corpus FILE with a --sampler.")
+    mining = {"--sampler": sampler, "--encoder": encoder, "--max-pairs": max_pairs, "--gold": gold}
+    unused = [name for name, value in mining.items() if value is not None]
+    if pairs is not None and unused:
+        raise ConfigError(
+            f"{unused[0]} is about mining pairs of a --corpus; those of --pairs are all labelled."
+        )
+    sampler = sampler or "bm25"
     if combine not in COMBINE:
         raise ConfigError(f"--combine is one of {', '.join(COMBINE)}, not '{combine}'.")
     if transform not in ("none", "rank"):
         raise ConfigError(f"--transform is none or rank, not '{transform}'.")
     if out.suffix not in SUFFIXES_OUT:
         raise ConfigError(f"--out must end in one of {', '.join(SUFFIXES_OUT)}, not '{out.name}'.")
+    refuse_existing(out)
     log_to_stderr()
     loaded: dict[str, Any] = {}
 
@@ -125,6 +135,9 @@ def label(
             max_pairs=max_pairs,
         )
         note(f"{len(found):,} pairs mined by {sampler}")
+        if not len(found):
+            raise DataError(f"{sampler} found no pair in the corpus: give more text, or another --sampler.")
+    check_writable(found, out)
     with stop_on_signals() as stop:
         columns = []
         reporter = Reporter(len(teacher))
@@ -161,6 +174,8 @@ def label(
                 )
                 scored, labels = scored.take(chosen), replace(labels, values=labels.values[chosen])
                 note(rule_line(report))
+                if not len(scored):
+                    raise DataError(f"{sampler} keeps none of the pairs; give more text or more --gold.")
             write_pairs(scored, out)
     say(
         f"{out}: {len(scored):,} pairs over {len(scored.sentences):,} sentences, "

@@ -63,8 +63,10 @@ def to_fp16(source: Path, target: Path) -> None:
             "ignore"
         )  # about values that are cut to the range of fp16: the gate judges that
         from onnxruntime.transformers.float16 import convert_float_to_float16
+        from onnxruntime.transformers.onnx_model import OnnxModel
 
         model = convert_float_to_float16(onnx.load(str(source)), keep_io_types=True)
+        OnnxModel(model).topological_sort()  # its casts come last, behind what reads them
     save_graph(model, target)
 
 

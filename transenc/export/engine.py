@@ -18,6 +18,7 @@ import numpy.typing as npt
 from transenc import cores
 from transenc.errors import ConfigError, DamagedError, MachineError, RefusedError
 from transenc.export.scan import refuse_foreign
+from transenc.lines import one_line
 from transenc.models.tokens import GPU_TOKENS, Tokens, chunks, collate, tokenize
 from transenc.pairs import Index, Pairs, Scores, cosines
 from transenc.store import hash_file
@@ -64,8 +65,12 @@ def read_facts(path: Path) -> Facts:
         if raw.pop("schema") != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}; export the model again")
         facts = Facts(**{**raw, "inputs": tuple(raw["inputs"])})
-        if facts.family not in FAMILIES or not isinstance(facts.max_length, int) or facts.max_length < 1:
-            raise ValueError(f"family '{facts.family}', max_length {facts.max_length!r}")
+        if facts.family not in FAMILIES:
+            raise ValueError(f"family '{facts.family}'")
+        for key, least in (("max_length", 3), ("dim", 1), ("pad_id", 0)):  # a text, and a token before and after it
+            value = getattr(facts, key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{key} {value!r}")
         if not facts.graphs or set(facts.graphs) - set(GRAPHS):
             raise ValueError(f"graphs {', '.join(sorted(facts.graphs)) or 'none'}")
         needed = {graph["file"] for graph in facts.graphs.values()} | {"tokenizer.json"}
@@ -194,7 +199,13 @@ def load_engine(
     names = {i.name for i in session.get_inputs()}
     if names != set(facts.inputs) or facts.output not in {o.name for o in session.get_outputs()}:
         raise DamagedError(f"{path / file} has other inputs or outputs than {path / SIDECAR} says.")
-    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    width = next(o.shape[-1] for o in session.get_outputs() if o.name == facts.output)
+    if facts.family == "bi" and isinstance(width, int) and width != facts.dim:
+        raise DamagedError(f"{path / file} makes vectors of {width} numbers; {path / SIDECAR} says {facts.dim}.")
+    try:
+        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    except Exception as error:  # the library raises no narrower one
+        raise DamagedError(f"{path / 'tokenizer.json'} cannot be used: {one_line(error)}") from error
     provider = str(session.get_providers()[0])
     logger.debug("%s: %s on %s", path, name, provider)
     return Engine(facts.family, facts, session, tokenizer, name, provider, budget, rows)

@@ -109,6 +109,8 @@ def export_onnx(
     """
     opset = OPSET if opset is None else opset
     _check_request(scorer, out, precisions, opset)
+    if optimize and "fp32" not in precisions:
+        raise ConfigError("--optimize adds a graph to that of fp32: ask for --precision fp32 as well.")
     weights = 4 * sum(p.numel() for p in scorer.module.parameters())
     with place(out, size=weights * (len(precisions) + 3)) as work, evaluating(scorer.module):
         identity = _save_layout(scorer, work, card)
@@ -262,6 +264,8 @@ def _number(value: float | None) -> str:
 
 
 def _check_request(scorer: Any, out: Path, precisions: Sequence[str], opset: int) -> None:
+    if not hasattr(scorer, "module"):
+        raise ConfigError("This is an engine already; export the model that it was made of.")
     if out.is_symlink() or (out.exists() and not (out / SIDECAR).is_file()):
         raise ConfigError(f"{out} exists already and is no engine. Choose another place or remove it.")
     unknown = [name for name in precisions if name not in PRECISIONS]

@@ -23,9 +23,10 @@ def place(out: Path, *, size: int) -> Iterator[Path]:
     if old.exists() and not out.exists():
         old.rename(out)  # killed between the two renames of `commit`
     shutil.rmtree(old, ignore_errors=True)
-    for left in out.parent.glob(f".{out.name}.*.tmp"):
-        number = left.name.removesuffix(".tmp").rpartition(".")[2]
-        if number.isdecimal() and not _alive(int(number)):
+    for left in out.parent.glob(f".{out.name}.*.tmp*"):
+        number = left.name.removesuffix(".ready").removesuffix(".tmp").rpartition(".")[2]
+        # In containers numbers come again: one of this number is not this process's, which has made none yet.
+        if number.isdecimal() and (int(number) == os.getpid() or not _alive(int(number))):
             shutil.rmtree(left, ignore_errors=True)
     store.need_space(out.parent, size)
     work = out.with_name(f".{out.name}.{os.getpid()}.tmp")

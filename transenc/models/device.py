@@ -48,9 +48,8 @@ class Compute:
         except (RuntimeError, AssertionError) as error:
             have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
             reason = str(error).splitlines()[0]
-            raise MachineError(
-                f"No device '{device}' here ({reason}). There is: {', '.join(have)}."
-            ) from error
+            why = "" if reason.startswith("Expected one of") else f" ({reason})"  # all that torch knows of
+            raise MachineError(f"No device '{device}' here{why}. There is: {', '.join(have)}.") from error
         if precision == "auto":
             precision = "bf16" if _fast_bf16(device) else "fp32"
         return cls(device, precision)

@@ -39,6 +39,10 @@ LIMITS = {
     "intermediate_size": 131072,
 }
 MODULES = ("Transformer", "Pooling", "Normalize")  # parts of a sentence encoder's directory (modules.json)
+CONFIGS = (  # that transformers or tokenizers read, and that may name code
+    "config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json",
+    "preprocessor_config.json", "adapter_config.json",
+)  # fmt: skip
 DOWNLOAD = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "1_Pooling/*", "tokenizer*"]
 
 
@@ -135,7 +139,15 @@ def describe(name: str, path: Path) -> Plm:
     if not modules.is_file():
         return Plm(name, path)
     pooling = None
+    prompts = path / "config_sentence_transformers.json"
+    if prompts.is_file() and (default := _json(prompts, dict).get("default_prompt_name")):
+        raise ConfigError(
+            f"{path} puts a prompt before every text ('{default}', {prompts.name}), which transenc does not. "
+            "Set default_prompt_name to null there to use the model without it."
+        )
     for module in _json(modules, list):
+        if not isinstance(module, dict) or not isinstance(module.get("path", ""), str):
+            raise DataError(f"{modules}: a part of the model is no JSON object with a path.")
         kind = str(module.get("type", "")).rpartition(".")[2]
         if kind not in MODULES:
             raise ConfigError(
@@ -143,7 +155,7 @@ def describe(name: str, path: Path) -> Plm:
                 f"{', '.join(MODULES)}; a copy of the directory without modules.json is its transformer alone."
             )
         if kind == "Pooling":
-            config = _json(path / _inside(path, str(module["path"])) / "config.json", dict)
+            config = _json(path / _inside(path, module.get("path", "")) / "config.json", dict)
             pooling = _pooling_mode(config, path)
     return Plm(name, path, tuned=True, pooling=pooling)
 
@@ -201,8 +213,17 @@ def _json(path: Path, kind: type) -> Any:
 
 def check(path: Path) -> None:
     """Refuse a model directory that could run code, is incomplete, or is of an unknown architecture."""
+    if not (path / "config.json").is_file():
+        inside = sorted(
+            str(found.parent)
+            for pattern in ("*", "best/*", "best/*/*")
+            for name in ("config.json", "engine.json")
+            for found in path.glob(f"{pattern}/{name}")
+        )
+        if inside:
+            raise ConfigError(f"{path} is no model itself. It holds: {', '.join(inside)}.")
     config = _json(path / "config.json", dict)
-    for name in ("config.json", "tokenizer_config.json"):
+    for name in CONFIGS:
         if (path / name).is_file():
             _refuse_code(_json(path / name, dict), path / name)
     kind = config.get("model_type")
@@ -219,7 +240,9 @@ def check(path: Path) -> None:
     weights = sorted(path.glob("*.safetensors"))
     if not weights:
         pickles = sorted(
-            p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5")
+            p.name
+            for p in path.iterdir()
+            if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5", ".pkl", ".pickle")
         )
         if pickles:
             raise RefusedError(
@@ -228,10 +251,17 @@ def check(path: Path) -> None:
             )
         raise DataError(f"{path} holds no weights: model.safetensors is missing.")
     if (path / "model.safetensors.index.json").is_file():
-        for shard in _json(path / "model.safetensors.index.json", dict).get("weight_map", {}).values():
-            if not (path / _inside(path, str(shard))).is_file():
-                raise DataError(f"{path / str(shard)} is missing: the model directory is incomplete.")
-    for file in weights:
+        index = path / "model.safetensors.index.json"
+        shards = _json(index, dict).get("weight_map")
+        if not isinstance(shards, dict):
+            raise DataError(f"{index}: weight_map is not a JSON object.")
+        for shard in sorted(set(map(str, shards.values()))):
+            if not (path / _inside(path, shard)).is_file():
+                raise DataError(f"{path / shard} is missing: the model directory is incomplete.")
+            if not shard.endswith(".safetensors"):
+                raise RefusedError(f"{index} names {shard}; weights are read from .safetensors files alone.")
+            weights.append(path / shard)
+    for file in dict.fromkeys(weights):
         check_safetensors(file)
 
 

@@ -27,7 +27,9 @@ def family_of(path: Path) -> str:
         return str(declared)
     if config.get(HEAD):
         return "cross"
-    architectures = config.get("architectures") or [""]
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or not architectures:
+        architectures = [""]
     return "cross" if str(architectures[0]).endswith("ForSequenceClassification") else "bi"
 
 
@@ -78,7 +80,10 @@ def scorer_digest(name: str, *, offline: bool = False) -> str:
 
 def _graph_of(name: str) -> tuple[Path, str | None]:
     """Split DIR:GRAPH; there is no graph in the name of what exists."""
-    if ":" in name and not Path(name).exists():
+    path, graph = Path(name).expanduser(), None
+    if ":" in name and not path.exists():
         directory, _, graph = name.rpartition(":")
-        return Path(directory), graph
-    return Path(name), None
+        path = Path(directory).expanduser()
+    old = path.with_name(f".{path.name}.old") if path.name else path
+    # An export that was killed at the moment of replacing it has left it under that name.
+    return (old if not path.exists() and (old / ENGINE).is_file() else path), graph

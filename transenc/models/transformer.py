@@ -268,7 +268,10 @@ def own_length(path: Path, config: Any) -> int:
         ("tokenizer_config.json", "model_max_length"),
     ):
         if (path / file).is_file():
-            value = json.loads((path / file).read_text(encoding="utf-8")).get(key)
+            try:
+                value = json.loads((path / file).read_text(encoding="utf-8")).get(key)
+            except (ValueError, AttributeError) as error:
+                raise DataError(f"{path / file}: not a JSON object: {_first_line(error)}") from error
             if isinstance(value, int | float) and value > 0:
                 lengths.append(int(min(value, lengths[0])))
     return min(lengths)

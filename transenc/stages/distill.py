@@ -40,8 +40,12 @@ def distill_model(
     objective = PAIR_OBJECTIVES[settings.objective]
     if silver.scores is None:
         raise DataError(f"{run.stage}: the pairs have no scores to learn from.")
-    if clipped and len(silver) and not (silver.scores.min() >= 0 and silver.scores.max() <= 1):
-        raise DataError(f"{run.stage}: labels must lie in [0, 1]; map them with --score-range.")
+    outside = np.flatnonzero((silver.scores < 0) | (silver.scores > 1))
+    if clipped and len(outside):
+        told = f"pair {outside[0] + 1} has the label {silver.scores[outside[0]]:g}"
+        raise DataError(
+            f"{run.stage}: {told}, and labels must lie in [0, 1]; map them with --score-range LOW HIGH."
+        )
     # A bi-encoder's cosine is the same in both orders, so the second one would only repeat the first.
     if settings.both_orders is not False and symmetric and student.family != "bi":
         silver = join([silver, silver.flipped()])
