@@ -18,6 +18,7 @@ from transenc.export.latency import Latency, measure, table
 from transenc.export.parity import Parity, Remembered, check_parity
 from transenc.export.place import commit, place
 from transenc.export.trace import OPSET, OPSETS, SCORED, contract, trace
+from transenc.export.words import LIMITS, word_difference
 from transenc.models.device import Compute
 from transenc.models.transformer import evaluating
 from transenc.pairs import Pairs
@@ -197,6 +198,7 @@ class _Bench:
         size = sum(p.stat().st_size for p in (path, path.with_name(f"{path.name}_data")) if p.is_file())
         digest = store.hash_file(path)
         self.write({name: {"file": file}})
+        self.compare_words(name, path)
         engine = load_engine(self.work, precision=name)
         limit = TOLERANCE[name] if self.tolerance is None else self.tolerance
         try:
@@ -207,6 +209,17 @@ class _Bench:
             raise ParityError(f"{name}: {error}", {name: error.numbers}) from None
         self.graphs[name] = GraphReport(file, what, fused or {}, size, digest, parity)
         self.check()
+
+    def compare_words(self, name: str, path: Path) -> None:
+        """Raise ParityError unless every word's embedding in a graph is the model's, but for its rounding."""
+        found = word_difference(path, self.scorer.module)
+        if found is not None and found[0] > LIMITS[name]:
+            difference, row = found
+            raise ParityError(
+                f"{name}: the embedding of word {row} differs from the model's by {difference:.2g} of its largest "
+                f"number (allowed {LIMITS[name]:.2g}). No engine was kept.",
+                {name: {"worst": difference, "ranks": None}},
+            )
 
     def drop(self, file: str) -> None:
         """Remove the files of a graph that did not pass."""
