@@ -18,6 +18,7 @@ import torch
 
 from tests.conftest import make_pairs
 from transenc.cli.app import main
+from transenc.cli.console import table
 from transenc.interrupt import StopFlag
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
@@ -510,3 +511,96 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
         shown = run("prime", "--plm", str(plm), "--corpus", str(corpus), "--out", out, *more)
         assert shown.code == 0, shown.err
         assert f"({method})" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (
+            ["label", "--pairs", "pairs.tsv", "--teacher", "x", "--out", "pairs.tsv"],
+            2,
+            "pairs.tsv exists already",
+        ),
+        (
+            ["label", "--pairs", "pairs.tsv", "--teacher", "x", "--out", "o.tsv", "--max-pairs", "2"],
+            2,
+            "--max-pairs is",
+        ),
+        (
+            ["label", "--pairs", "pairs.tsv", "--teacher", "x", "--out", "o.tsv", "--sampler", "bm25"],
+            2,
+            "--sampler is",
+        ),
+        (["label", "--pairs", "tab.csv", "--teacher", "x", "--out", "o.tsv"], 3, "write .jsonl or .parquet"),
+        (["label", "--corpus", "far.txt", "--teacher", "x", "--out", "o.tsv"], 3, "bm25 found no pair"),
+        (["evaluate", "pairs.tsv", "--model", "x", "--fail-under", "50"], 2, "from -1 to 1, not 50"),
+        (["evaluate", "pairs.tsv", "--model", "x", "--fail-under", "nan"], 2, "from -1 to 1, not nan"),
+        (["evaluate", "demo", "--model", "x", "--score-range", "0", "5"], 2, "--score-range and --skip-bad"),
+        (["evaluate", "one.tsv", "--model", "PLM"], 3, "on one.tsv: spearman needs at least 2 pairs"),
+        (
+            ["distill", "--pairs", "high.tsv", "--family", "bi", "--start", "PLM", "--out", "o"],
+            3,
+            "pair 2 has the label 4",
+        ),
+        (
+            ["cycle", "--plm", "PLM", "--task", "demo", "--run", "one.tsv", "--dry-run"],
+            2,
+            "is a file, not a run",
+        ),
+        (["cycle", "--plm", "PLM", "--config", "none.yaml"], 2, "none.yaml cannot be read: No such file"),
+        (["cycle", "--plm", "PLM", "--config", "twice.yaml"], 2, "the key 'cycles' stands there twice"),
+        (
+            ["evaluate", "pairs.tsv", "--model", "PLM", "--device", "gpu"],
+            4,
+            "No device 'gpu' here. There is: cpu",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(
+    arguments: list[str], code: int, message: str, run: Any, plm: Path, tmp_path: Path
+) -> None:
+    write_pairs(make_pairs(4, scored=True), tmp_path / "pairs.tsv")
+    (tmp_path / "one.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t0.5\n")
+    (tmp_path / "high.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t0.5\nc\td\t4\n")
+    (tmp_path / "tab.csv").write_text('sentence1,sentence2\n"a\tb",c\n')
+    (tmp_path / "far.txt").write_text(
+        "\n".join(f"w{3 * i} w{3 * i + 1} w{3 * i + 2}" for i in range(9)) + "\n"
+    )
+    (tmp_path / "twice.yaml").write_text("cycles: 1\ncycles: 2\n")
+    before = (tmp_path / "pairs.tsv").read_bytes()
+    shown = run(*(str(plm) if argument == "PLM" else argument for argument in arguments))
+    assert (shown.code, shown.out) == (code, "")
+    assert message in shown.err
+    assert shown.err.splitlines()[-1].startswith("transenc: ")
+    assert (tmp_path / "pairs.tsv").read_bytes() == before
+    assert not list(tmp_path.glob("o*.tsv"))[1:]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_table_shows_every_number_whole(
+    columns: int, terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+    name, numbers = "runs/a-rather-long-name-of-a-run/best/cross", [f"{60 + i}.25 to 99.75" for i in range(6)]
+    table(["model", *(f"metric {i}" for i in range(6))], [[name, *numbers], [f"{name} + {name}", *numbers]])
+    shown = capsys.readouterr().out
+    assert all(shown.count(number) == 2 for number in numbers)
+    assert "\u2026" not in shown
+    assert name in shown or (terminal and columns < 200)
+    assert name in "".join(line.split("  ")[0] for line in shown.splitlines())
+
+
+def test_a_closed_pipe_of_a_table_ends_with_its_code(plm: Path, tmp_path: Path) -> None:
+    write_pairs(make_pairs(40, scored=True), tmp_path / "pairs.tsv")
+    command = f"{sys.executable} -m transenc evaluate pairs.tsv --model {plm}"
+    text = f"{{ sleep 0.2; {command}; echo $? >&2; }} | true"
+    shown = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert shown.stderr.split()[-1] == "141"
+
+
+def test_offline_is_told_to_the_client_of_the_hub_before_it_is_imported(run: Any, monkeypatch: Any) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert run("evaluate", "none.tsv", "--offline").code == 3
+    assert os.environ.pop("HF_HUB_OFFLINE") == "1"

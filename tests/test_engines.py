@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -29,9 +30,11 @@ from transenc.export import onnx as export
 from transenc.export.engine import Engine, core_count, load_engine, read_facts
 from transenc.export.onnx import ExportReport, export_onnx
 from transenc.export.parity import Remembered, check_parity
+from transenc.export.words import LIMITS, word_difference
 from transenc.models.bi import BiEncoder
-from transenc.models.cross import CrossEncoder
-from transenc.models.loading import load_scorer
+from transenc.models.cross import CrossEncoder, CrossFamily
+from transenc.models.device import Compute
+from transenc.models.loading import load_scorer, scorer_digest
 from transenc.models.unpadded import ROWS
 
 ALL = ("fp32", "fp16", "int8")
@@ -462,6 +465,8 @@ def test_what_a_killed_export_left_is_mended(tmp_path: Path) -> None:
     dead = 2**22 + 1  # above the largest process id
     (tmp_path / f".out.{dead}.tmp").mkdir()
     (tmp_path / f".out.{os.getppid()}.tmp").mkdir()  # someone at work
+    (tmp_path / f".out.{os.getpid()}.tmp").mkdir()  # of an earlier process of this number, in a container
+    (tmp_path / f".out.{dead}.tmp.ready").mkdir()
     (tmp_path / ".out.old").mkdir()  # killed between two renames: the old engine lies aside
     with place.place(tmp_path / "out", size=1):
         pass
@@ -616,3 +621,83 @@ def test_a_hostile_graph_is_refused_in_every_precision(made: Made, tmp_path: Pat
     rewrite(copy, lambda model: setattr(model.graph.node[3], "domain", "evil.ops"))
     with pytest.raises(RefusedError, match="evil"):
         load_engine(copy, precision="fp32")
+
+
+def test_an_engine_that_lies_aside_is_found(made: Made, tmp_path: Path) -> None:
+    scorer, out, _ = made
+    shutil.copytree(out, tmp_path / ".engine.old")  # an export was killed between two renames
+    found = load_scorer(str(tmp_path / "engine:fp16"))
+    assert isinstance(found, Engine)
+    assert found.graph == "fp16"
+    assert scorer_digest(str(tmp_path / "engine:fp16")) == scorer_digest(f"{out}:fp16")
+    assert scorer_digest(str(tmp_path / "engine:fp16")) != scorer_digest(f"{out}:fp32")
+
+
+def test_an_engine_is_not_exported_again(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="an engine already"):
+        export_onnx(load_engine(made[1]), tmp_path / "out", pairs=make_pairs(4))
+    with pytest.raises(ConfigError, match="--precision fp32 as well"):
+        export_onnx(made[0], tmp_path / "out", pairs=make_pairs(4), precisions=["fp16"], optimize=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"dim": 7}, "vectors of .* says 7"),
+        ({"dim": "x"}, "dim 'x'"),
+        ({"pad_id": None}, "pad_id None"),
+        ({"max_length": True}, "max_length True"),
+        ({"max_length": 2}, "max_length 2"),
+    ],
+)
+def test_a_sidecar_that_does_not_fit_is_damage(
+    change: dict[str, Any], named: str, plms: Callable[[str], Path], tmp_path: Path
+) -> None:
+    export_onnx(scorer_of(plms("bert"), "bi"), tmp_path / "out", pairs=make_pairs(4))
+    sidecar = tmp_path / "out/engine.json"
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | change))
+    with pytest.raises(DamagedError, match=named):
+        load_engine(tmp_path / "out")
+
+
+def test_a_segment_head_is_exported_in_every_precision(plms: Callable[[str], Path], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    scorer = CrossFamily().create(
+        plms("bert"), compute=Compute("cpu", "fp32"), max_length=32, head="segments"
+    )
+    report = export_onnx(
+        scorer, tmp_path / "out", pairs=make_pairs(8), gold=GOLD, precisions=ALL, optimize=True, max_drop=0.5
+    )
+    assert set(report.graphs) == {"fp32", "fp32-O2", "fp16", "int8"}
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp32-O2", "fp16", "int8"])
+def test_one_word_that_no_text_has_is_compared(name: str, made: Made, tmp_path: Path) -> None:
+    """Texts reach few rows of a vocabulary: a wrong one beyond them would pass all other comparisons."""
+    scorer, out, report = made
+    file = tmp_path / "graph.onnx"
+    shutil.copyfile(out / report.graphs[name].file, file)
+    assert word_difference(file, scorer.module)[0] <= LIMITS[name]  # type: ignore[index]
+
+    def spoil(model: onnx.ModelProto) -> None:
+        picked = next(
+            n.input[0] for n in model.graph.node if n.op_type == "Gather" and n.input[1] == "input_ids"
+        )
+        tensor = next(t for t in model.graph.initializer if t.name == picked)
+        table = onnx.numpy_helper.to_array(tensor).copy()
+        table[41] = table[40]
+        tensor.CopyFrom(onnx.numpy_helper.from_array(table, picked))
+
+    rewrite(file, spoil)
+    difference, row = word_difference(file, scorer.module)  # type: ignore[misc]
+    assert row == 41
+    assert difference > 2 * LIMITS[name]
+
+
+def test_a_graph_with_another_word_is_no_engine(
+    plms: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "word_difference", lambda file, module: (0.5, 17))
+    with pytest.raises(ParityError, match=r"fp32: the embedding of word 17 differs .* 0.5 of its largest"):
+        export_onnx(scorer_of(plms("bert"), "bi"), tmp_path / "out", pairs=make_pairs(4))
+    assert not (tmp_path / "out").exists()

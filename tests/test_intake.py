@@ -67,6 +67,11 @@ HOSTILE: dict[str, tuple[type[TransencError], str]] = {
     "header_broken": (DataError, "damaged header"),
     "bytes_left": (DataError, "bytes left over"),
     "shard_escape": (RefusedError, "leaves its directory"),
+    "shard_pickle": (RefusedError, "names weights.bin; weights are read from .safetensors"),
+    "shard_list": (DataError, "weight_map is not a JSON object"),
+    "prompt": (ConfigError, "puts a prompt before every text \\('query'"),
+    "part_no_object": (DataError, "no JSON object with a path"),
+    "generation_code": (RefusedError, "generation_config.json sets 'auto_map'"),
     "shard_missing": (DataError, "is missing: the model directory is incomplete"),
     "pooling_escape": (RefusedError, "leaves its directory"),
     "pooling_max": (ConfigError, "supports cls and mean"),
@@ -108,6 +113,23 @@ def make_hostile(path: Path, how: str, canary: Path) -> None:
         ),
         "shard_missing": lambda: (path / "model.safetensors.index.json").write_text(
             json.dumps({"weight_map": {"a": "model-2.safetensors"}})
+        ),
+        "shard_pickle": lambda: (
+            (path / "weights.bin").write_bytes(pickle.dumps(Canary(canary))),
+            (path / "model.safetensors.index.json").write_text(
+                json.dumps({"weight_map": {"a": "weights.bin", "b": "model.safetensors"}})
+            ),
+        ),
+        "shard_list": lambda: (path / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": ["model.safetensors"]})
+        ),
+        "prompt": lambda: (
+            (path / "modules.json").write_text("[]"),
+            (path / "config_sentence_transformers.json").write_text('{"default_prompt_name": "query"}'),
+        ),
+        "part_no_object": lambda: (path / "modules.json").write_text('["x"]'),
+        "generation_code": lambda: (path / "generation_config.json").write_text(
+            '{"auto_map": {"a": "evil.A"}}'
         ),
         "pooling_escape": lambda: (path / "modules.json").write_text(
             json.dumps([{"type": "x.Pooling", "path": "../../etc"}])
@@ -266,3 +288,17 @@ def test_a_part_that_would_be_left_out_is_refused(plm: Path, tmp_path: Path) -> 
     (path / "modules.json").write_text(json.dumps([*modules, dense]))
     with pytest.raises(ConfigError, match=r"does not compute: Dense .* Transformer, Pooling, Normalize"):
         resolve(str(path))
+
+
+def test_a_directory_of_models_names_them(plm: Path, tmp_path: Path) -> None:
+    shutil.copytree(plm, tmp_path / "run/best/bi")
+    with pytest.raises(ConfigError, match=r"is no model itself. It holds: .*run/best/bi\."):
+        resolve(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "3"])
+def test_a_broken_length_is_named(text: str, plm: Path, tmp_path: Path) -> None:
+    shutil.copytree(plm, tmp_path / "m")
+    (tmp_path / "m/sentence_bert_config.json").write_text(text)
+    with pytest.raises(DataError, match=r"sentence_bert_config.json: not a JSON object"):
+        BiFamily().create(tmp_path / "m", compute=Compute(), max_length=None)

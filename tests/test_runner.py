@@ -14,6 +14,7 @@ from transenc.errors import ConfigError, DamagedError, Interrupted
 from transenc.interrupt import StopFlag
 from transenc.readers import read_pairs
 from transenc.record import differences, record
+from transenc.runs import models_of
 
 
 @pytest.fixture(scope="module")
@@ -278,3 +279,22 @@ def test_a_finished_run_leaves_no_work_in_progress(finished: Path) -> None:
 def test_pairs_of_the_run_are_those_it_was_given(finished: Path) -> None:
     found = read_pairs(finished / "pairs/pairs.parquet", scores="optional")
     assert list(found.rows()) == list(make_pairs(24).rows())
+
+
+@pytest.mark.parametrize("text", [b"a: [", b"\xff\xfe"])
+def test_settings_that_cannot_be_read_are_damage(text: bytes, run: Path, plm: Path) -> None:
+    (run / "run.yaml").write_bytes(text)
+    runner, _ = small_runner(run, plm, cycles=2)
+    with (
+        runner.context.store.lock(),
+        pytest.raises(DamagedError, match=r"run.yaml cannot be read.*Remove it"),
+    ):
+        record(runner.context)
+
+
+@pytest.mark.parametrize("lost", ["bi", "cross"])
+def test_a_run_without_one_of_its_best_models_is_not_whole(lost: str, run: Path) -> None:
+    assert len(models_of(run)) == 2
+    shutil.rmtree(run / "best" / lost)
+    with pytest.raises(ConfigError, match=f"is not whole: best/{lost} is missing"):
+        models_of(run)

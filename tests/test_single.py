@@ -108,3 +108,16 @@ def test_an_existing_output_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(ConfigError, match="exists already"):
         make_directory(tmp_path / "out", {}, lambda work, checkpoints: None)
+
+
+def test_a_command_killed_after_its_last_rename_is_done(tmp_path: Path) -> None:
+    def make(work: Path, checkpoints: Any) -> None:
+        (work / "a").write_text("a")
+
+    make_directory(tmp_path / "out", {"x": 1}, make)
+    (tmp_path / ".out.work").mkdir()
+    make_directory(tmp_path / "out", {"x": 1}, make)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    (tmp_path / ".out.work").mkdir()
+    with pytest.raises(ConfigError, match="exists already"):
+        make_directory(tmp_path / "out", {"x": 2}, make)

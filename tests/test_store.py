@@ -156,6 +156,27 @@ def test_opening_sweeps_what_a_killed_process_left(store: Store) -> None:
         assert not leftover.exists()
 
 
+def test_only_what_a_run_made_is_swept(store: Store) -> None:
+    with store.lock():
+        pass
+    kept = [store.root / "tmp/notes/a.txt", store.root / ".draft.tmp", store.root / ".engine.99.tmp/a"]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    with store.lock():
+        assert all(path.read_text() == "mine" for path in kept)
+
+
+@pytest.mark.parametrize("name", ["tmp/a", "run.yaml"])
+def test_a_directory_with_names_of_a_run_is_not_taken_for_one(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="not a run directory"), Store(tmp_path).lock():
+        pass
+    assert path.read_text() == "mine"
+
+
 def _hold(root: Path, ready: str) -> None:
     with Store(root).lock():
         Path(ready).touch()

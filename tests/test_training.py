@@ -115,6 +115,15 @@ def test_evaluating_does_not_shift_order_or_dropout() -> None:
     assert weights(module) == weights(plain)
 
 
+def test_weights_that_the_last_step_spoilt_are_named() -> None:
+    module, loss_of = problem()
+    settings = SETTINGS.model_copy(
+        update={"epochs": 1, "batch_size": 20, "warmup": 0.0, "learning_rate": 1e30}
+    )
+    with pytest.raises(DataError, match="stage: the loss is (nan|inf) at step 1"):
+        fit(module, 20, loss_of, Fit(settings, Compute(), 7, "stage"))
+
+
 def test_a_loss_that_is_not_finite_is_named_with_its_step() -> None:
     module, _ = problem()
     with pytest.raises(DataError, match="stage: the loss is nan at step 1"):

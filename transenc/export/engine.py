@@ -67,7 +67,11 @@ def read_facts(path: Path) -> Facts:
         facts = Facts(**{**raw, "inputs": tuple(raw["inputs"])})
         if facts.family not in FAMILIES:
             raise ValueError(f"family '{facts.family}'")
-        for key, least in (("max_length", 3), ("dim", 1), ("pad_id", 0)):  # a text, and a token before and after it
+        for key, least in (
+            ("max_length", 3),
+            ("dim", 1),
+            ("pad_id", 0),
+        ):  # a text, and a token before and after it
             value = getattr(facts, key)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{key} {value!r}")
@@ -201,7 +205,9 @@ def load_engine(
         raise DamagedError(f"{path / file} has other inputs or outputs than {path / SIDECAR} says.")
     width = next(o.shape[-1] for o in session.get_outputs() if o.name == facts.output)
     if facts.family == "bi" and isinstance(width, int) and width != facts.dim:
-        raise DamagedError(f"{path / file} makes vectors of {width} numbers; {path / SIDECAR} says {facts.dim}.")
+        raise DamagedError(
+            f"{path / file} makes vectors of {width} numbers; {path / SIDECAR} says {facts.dim}."
+        )
     try:
         tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
     except Exception as error:  # the library raises no narrower one
