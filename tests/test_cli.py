@@ -536,7 +536,7 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
         (["evaluate", "pairs.tsv", "--model", "x", "--fail-under", "50"], 2, "from -1 to 1, not 50"),
         (["evaluate", "pairs.tsv", "--model", "x", "--fail-under", "nan"], 2, "from -1 to 1, not nan"),
         (["evaluate", "demo", "--model", "x", "--score-range", "0", "5"], 2, "--score-range and --skip-bad"),
-        (["evaluate", "one.tsv", "--model", "PLM"], 3, "on one.tsv: spearman needs at least 2 pairs"),
+        (["evaluate", "one.tsv", "--model", "PLM"], 3, "on one.tsv: Spearman needs at least 2 pairs"),
         (
             ["distill", "--pairs", "high.tsv", "--family", "bi", "--start", "PLM", "--out", "o"],
             3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,13 +16,23 @@ if TYPE_CHECKING:
     from transenc.progress import Progress
 
 PLAIN_SECONDS = 10.0
-NAME = 20  # characters that a table leaves to its first column, at least
+NAME = 16  # characters that a table leaves to its first column, at least
 
 
 def out(text: str) -> None:
     """Print a line of results."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    _write(text + "\n")
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone (`| head`). The command line's library would end with 1, as after a bug; what is flushed
+        # at exit goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
 
 
 def out_json(value: Any) -> None:
@@ -38,6 +49,7 @@ def note(text: str) -> None:
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
     """Print a table whose first column is text, folded where a terminal is narrow; the others are shown whole."""
     from rich.box import SIMPLE
+    from rich.cells import cell_len
     from rich.table import Table
 
     shown = Table(box=SIMPLE, pad_edge=False)
@@ -45,7 +57,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
         if i == 0:
             shown.add_column(column, overflow="fold", min_width=NAME)
         else:
-            shown.add_column(column, justify="right", no_wrap=True)
+            width = max(cell_len(cell) for cell in (column, *(row[i] for row in rows)))
+            shown.add_column(column, justify="right", no_wrap=True, min_width=width)
     _print_table(shown, rows, title, whole=True)
 
 
@@ -73,8 +86,7 @@ def _print_table(shown: Any, rows: Sequence[Sequence[str]], title: str | None, *
         console.print(shown)
     if title:
         out(title)  # rich would wrap a title to the width of its table
-    sys.stdout.write(captured.get())
-    sys.stdout.flush()
+    _write(captured.get())
 
 
 class _Handler(logging.Handler):
