@@ -67,11 +67,8 @@ def read_facts(path: Path) -> Facts:
         facts = Facts(**{**raw, "inputs": tuple(raw["inputs"])})
         if facts.family not in FAMILIES:
             raise ValueError(f"family '{facts.family}'")
-        for key, least in (
-            ("max_length", 3),
-            ("dim", 1),
-            ("pad_id", 0),
-        ):  # a text, and a token before and after it
+        # A text has a token before and after it, so 3 is the least length.
+        for key, least in (("max_length", 3), ("dim", 1), ("pad_id", 0)):
             value = getattr(facts, key)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{key} {value!r}")

@@ -198,7 +198,6 @@ class _Bench:
         size = sum(p.stat().st_size for p in (path, path.with_name(f"{path.name}_data")) if p.is_file())
         digest = store.hash_file(path)
         self.write({name: {"file": file}})
-        self.compare_words(name, path)
         engine = load_engine(self.work, precision=name)
         limit = TOLERANCE[name] if self.tolerance is None else self.tolerance
         try:
@@ -207,6 +206,7 @@ class _Bench:
             )
         except ParityError as error:
             raise ParityError(f"{name}: {error}", {name: error.numbers}) from None
+        self.compare_words(name, path)
         self.graphs[name] = GraphReport(file, what, fused or {}, size, digest, parity)
         self.check()
 

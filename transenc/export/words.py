@@ -11,6 +11,8 @@ import numpy.typing as npt
 # By how much of its largest number a row may differ: not at all, by a rounding to 11 bits, by half of 1 / 127.
 LIMITS = {"fp32": 0.0, "fp32-O2": 0.0, "fp16": 2.0**-11, "int8": 0.5 / 127 + 1e-6}
 
+LEAST = 1e-3  # a row of smaller numbers, or of none but 0, is measured as if this were its largest
+
 
 def word_difference(file: Path, module: Any) -> tuple[float, int] | None:
     """Return the largest difference of a row of word embeddings, as a share of its largest number, and that row.
@@ -26,7 +28,7 @@ def word_difference(file: Path, module: Any) -> tuple[float, int] | None:
     wanted = module.get_input_embeddings().weight.detach().float().cpu().numpy()
     if found.shape != wanted.shape:
         return float("inf"), 0
-    largest = np.maximum(np.abs(wanted).max(1), np.finfo(np.float32).tiny)
+    largest = np.maximum(np.abs(wanted).max(1), LEAST)
     differences = np.abs(found - wanted).max(1) / largest
     row = int(np.argmax(differences))
     return float(differences[row]), row
