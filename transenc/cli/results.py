@@ -46,6 +46,8 @@ def show_plan(session: Session, *, as_json: bool) -> None:
             share = stage.settings.get("held_out")
             judged = len(held_out(n, share, session.settings.seed)) if share else 0
             taught, most = learnt_from(stage.needs[0], session, n)
+            if judged:  # a pair that stands there twice may be held out once
+                most = "up to "
             examples = (taught - judged) * (2 if both else 1)
             steps = math.ceil(examples / stage.settings["batch_size"]) * stage.settings["epochs"]
             what = f"{most}{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}"
