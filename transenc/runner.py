@@ -41,7 +41,7 @@ from transenc.stages.mix import histogram, mix_pairs
 from transenc.stages.prime import prime_model, save_history
 from transenc.stages.readable import check_readable
 from transenc.stages.select import choose_by, choose_by_agreement
-from transenc.stages.trials import try_seeds
+from transenc.stages.trials import train_best
 from transenc.store import Checkpoints, canonical, fingerprint, manifest
 from transenc.training import Fit, Fitted
 from transenc.writers import write_pairs
@@ -396,13 +396,8 @@ class Runner:
             )
 
         checkpoints = context.store.checkpoints(stage.name, identity)
-        seed = context.settings.seed
-        trials: Info = {}
-        if settings.trials > 1:
-            tried = try_seeds(settings, seed, checkpoints, train)
-            seed, checkpoints = tried.seed, tried.checkpoints
-            trials = {"trials": tried.scores, "trial": tried.kept}
-        student, fitted = train(seed, checkpoints, None)
+        student, fitted, tried = train_best(settings, context.settings.seed, checkpoints, train)
+        trials: Info = {"trials": tried.scores, "trial": tried.kept} if tried else {}
         return {**self._save(student, stage, out, fitted), **trials}
 
     def _agree(self, stage: Stage, out: Path, identity: str) -> Info:

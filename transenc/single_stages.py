@@ -22,7 +22,7 @@ from transenc.single import make_directory
 from transenc.stages.context import family as find_family
 from transenc.stages.distill import distill_model, head_option
 from transenc.stages.prime import prime_model, read_history, save_history
-from transenc.stages.trials import try_seeds
+from transenc.stages.trials import train_best
 from transenc.store import Checkpoints
 from transenc.training import Fit, Fitted
 
@@ -115,11 +115,7 @@ def distill_to(
         return student, distill_model(student, pairs, chosen, run, symmetric=symmetric)
 
     def make(work: Path, checkpoints: Checkpoints) -> None:
-        seed = settings.seed
-        if chosen.trials > 1:
-            tried = try_seeds(chosen, seed, checkpoints, train)
-            seed, checkpoints = tried.seed, tried.checkpoints
-        student, fitted = train(seed, checkpoints, None)
+        student, fitted, _ = train_best(chosen, settings.seed, checkpoints, train)
         student.save(work)
         save_history(work, fitted)
 

@@ -63,10 +63,6 @@ def main() -> None:
         app()
     except TransencError as error:
         _fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`); point stdout away so that the exit flush stays quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except KeyboardInterrupt:
         _fail("Stopped.", 130)
     except OSError as error:

@@ -11,7 +11,7 @@ from transenc.digests import plm_digest
 from transenc.errors import ConfigError
 from transenc.models.layout import HEAD
 from transenc.scorer import Scorer
-from transenc.store import fingerprint, hash_tree
+from transenc.store import fingerprint, hash_file
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,9 @@ def scorer_digest(name: str, *, offline: bool = False) -> str:
     """Return the fingerprint of the files that `load_scorer` would read, and of the graph that a name asks for."""
     path, graph = _graph_of(name)
     if (path / ENGINE).is_file():
-        return fingerprint([hash_tree(path), graph])
+        return fingerprint(
+            [hash_file(path / ENGINE), graph]
+        )  # it has the sha256 of the files that are loaded
     from transenc.models.intake import resolve
 
     return plm_digest(resolve(name, offline=offline).path)

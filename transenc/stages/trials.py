@@ -25,6 +25,16 @@ class Tried:
     scores: list[float]
 
 
+def train_best(
+    settings: DistillSettings, seed: int, checkpoints: Checkpoints, train: Train
+) -> tuple[Any, Fitted, Tried | None]:
+    """Train on with the best of the seeds, if several are to be tried; return the model, and what was done."""
+    if settings.trials == 1:
+        return *train(seed, checkpoints, None), None
+    tried = try_seeds(settings, seed, checkpoints, train)
+    return *train(tried.seed, tried.checkpoints, None), tried
+
+
 def try_seeds(settings: DistillSettings, seed: int, checkpoints: Checkpoints, train: Train) -> Tried:
     """Train each trial's seed for a share of the steps and return the best; the first is `seed` itself.
 
