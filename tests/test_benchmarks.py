@@ -1,13 +1,15 @@
-"""The comparison of objectives runs, shares what variants share, and skips what is finished."""
+"""Benchmarks run, in small; the comparison of objectives shares what variants share and skips what is finished."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.common import in_turn
 from benchmarks.quality import objectives, priming, students
 from tests.conftest import make_pairs
 from tests.runs import run_small
@@ -88,3 +90,30 @@ def test_students_are_compared_with_their_labels_and_turned_round(
     assert 0 < float(difference) < 1
     facts = json.loads((tmp_path / "run/cycle-1/distill-cross/s0/distill.json").read_text())
     assert float(dev) < facts["dev"]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("encode", 40),
+        ("cross_score", 20),
+        ("train_bi", 64),
+        ("train_cross", 64),
+        ("label_memory", 500),
+        ("mine_bm25", 300),
+        ("mine_semantic", 300),
+        ("startup", 5),
+    ],
+)
+def test_each_quick_benchmark_measures_both_sides_and_their_agreement(
+    name: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip({"mine_bm25": "rank_bm25"}.get(name, "sentence_transformers"))
+    module = importlib.import_module(f"benchmarks.{name}")
+    for part in (module, *(importlib.import_module(f"benchmarks.{n}") for n in ("inference", "training"))):
+        if hasattr(part, "in_turn"):
+            monkeypatch.setattr(part, "in_turn", lambda sides, **more: in_turn(sides, **more | {"rounds": 2}))
+    rows = module.run(size)
+    assert rows
+    assert all(row.ours > 0 and row.agreement and row.goal != "" for row in rows if row.ratio_goal)
+    assert any(row.theirs for row in rows) or name == "label_memory"

@@ -531,6 +531,24 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             2,
             "--sampler is",
         ),
+        (["cycle", "--plm", "PLM", "--pairs", "pairs.tsv", "--sampler", "bm25"], 2, "those of pairs.tsv are"),
+        (["cycle", "--plm", "PLM", "--task", "sts", "--sampler", "bm25"], 2, "those of task sts are taken"),
+        (
+            ["cycle", "--plm", "PLM", "--task", "sts", "--set", "bi_sampler=bm25"],
+            2,
+            "setting bi_sampler mines",
+        ),
+        (
+            ["distill", "--pairs", "pairs.tsv", "--family", "bi", "--start", "PLM", "--out", "o"]
+            + ["--set", "distill.cross.epochs=2"],
+            2,
+            "use the setting 'distill.cross.epochs'. It uses: distill.bi, ",
+        ),
+        (
+            ["prime", "--plm", "PLM", "--corpus", "far.txt", "--out", "o", "--set", "cycles=2"],
+            2,
+            "use the setting 'cycles'",
+        ),
         (["label", "--pairs", "tab.csv", "--teacher", "x", "--out", "o.tsv"], 3, "write .jsonl or .parquet"),
         (["label", "--corpus", "far.txt", "--teacher", "x", "--out", "o.tsv"], 3, "bm25 found no pair"),
         (["evaluate", "pairs.tsv", "--model", "x", "--fail-under", "50"], 2, "from -1 to 1, not 50"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -354,6 +354,20 @@ def from_assignments(assignments: list[str]) -> dict[str, Any]:
             parsed = {part: parsed}
         nested = merge(nested, parsed)
     return nested
+
+
+def check_used(given: Mapping[str, Any], used: Sequence[str], command: str) -> None:
+    """Raise ConfigError for a setting that a command would ignore; used: the settings and groups that it reads."""
+
+    def names(values: Mapping[str, Any], group: str) -> Iterator[str]:
+        for key, value in values.items():
+            yield from names(value, f"{group}{key}.") if isinstance(value, Mapping) else [group + key]
+
+    for name in names(given, ""):
+        if not any(name == one or name.startswith(f"{one}.") for one in used):
+            raise ConfigError(
+                f"`transenc {command}` does not use the setting '{name}'. It uses: {', '.join(used)}."
+            )
 
 
 def recipes() -> list[str]:

@@ -271,12 +271,14 @@ def development(given: str, data: Path | None, *, offline: bool = False) -> tupl
     return scored_file(given)
 
 
-def scored_file(given: str) -> tuple[Pairs, str]:
+def scored_file(
+    given: str, *, score_range: tuple[float, float] | None = None, skip_bad: SkipBad | None = None
+) -> tuple[Pairs, str]:
     """Read one's own scored pairs; all gold being 0 or 1, their metric is auc, else spearman."""
     path = Path(given)
-    if not path.is_file() and not path.suffix:
+    if not path.exists() and not path.suffix:
         get(given)  # a name without a file is a task misspelt, and is answered as such
-    pairs = read_pairs(path, scores="required")
+    pairs = read_pairs(path, scores="required", score_range=score_range, skip_bad=skip_bad)
     assert pairs.scores is not None
     return pairs, metric_for(pairs.scores)
 

@@ -91,7 +91,7 @@ def cycle(
     from transenc import registry
     from transenc.cli.console import note
     from transenc.errors import ConfigError
-    from transenc.inputs import recipe_for
+    from transenc.inputs import check_sampler, recipe_for
 
     flags: dict[str, Any] = {
         "plm": plm or None,
@@ -116,7 +116,8 @@ def cycle(
     labelled = {"source": gold, "score_range": gold_range, "augment": augment or None}
     given["gold"] = {key: value for key, value in labelled.items() if value is not None}
     file = settings_module.load_file(config) if config else {}
-    user = settings_module.merge(file, given, settings_module.from_assignments(options.setting_list(set_)))
+    by_hand = settings_module.merge(given, settings_module.from_assignments(options.setting_list(set_)))
+    user = settings_module.merge(file, by_hand)
     if not user.get("plm"):
         embedded = ", ".join(registry.names(registry.PLMS))
         raise ConfigError(f"Name a start: --plm NAME (a hub name, a directory, or: {embedded}).")
@@ -127,6 +128,7 @@ def cycle(
     recipe = str(user.get("recipe", settings_module.DEFAULT_RECIPE))
     layers = recipe_for(recipe, asked.plm, asked.task, offline=offline)
     settings = settings_module.build(settings_module.merge(*layers, user))
+    check_sampler(settings, by_hand)
 
     from transenc.cli.console import log_to_stderr
     from transenc.interrupt import stop_on_signals

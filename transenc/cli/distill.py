@@ -36,11 +36,10 @@ def distill(
     from transenc.readers import SkipBad, read_pairs
 
     registry.find(registry.FAMILIES, family)
-    values = config.merge(
-        {"plm": [start], "pooling": pooling, "seed": seed, "precision": precision},
-        config.from_assignments(options.setting_list(set_)),
-    )
-    settings = config.build(values)
+    changed = config.from_assignments(options.setting_list(set_))
+    values = {"plm": [start], "pooling": pooling, "seed": seed, "precision": precision}
+    settings = config.build(config.merge(values, changed))
+    config.check_used(changed, [f"distill.{family}", "pooling", "seed", "precision"], "distill")
     skip = SkipBad.parse(skip_bad) if skip_bad else None
     silver = read_pairs(pairs, scores="required", score_range=score_range, skip_bad=skip)
     gold = read_pairs(dev, scores="required", score_range=score_range) if dev else None

@@ -110,15 +110,12 @@ def _sets(
 ) -> tuple[dict[str, Pairs], str]:
     from transenc import tasks
     from transenc.errors import ConfigError
-    from transenc.metrics import metric_for
-    from transenc.readers import SkipBad, read_pairs
+    from transenc.readers import SkipBad
 
-    path = Path(task)
-    if task not in tasks.names() and (path.suffix or path.exists()):
+    if task not in tasks.names():
         skip = SkipBad.parse(skip_bad) if skip_bad else None
-        pairs = read_pairs(path, scores="required", score_range=score_range, skip_bad=skip)
-        assert pairs.scores is not None
-        return {path.name: pairs}, metric_for(pairs.scores)
+        pairs, metric = tasks.scored_file(task, score_range=score_range, skip_bad=skip)
+        return {Path(task).name: pairs}, metric
     found = tasks.get(task)
     if score_range is not None or skip_bad is not None:
         raise ConfigError("--score-range and --skip-bad are for one's own files; a task says its own range.")

@@ -43,6 +43,7 @@ def prime(
             f"No priming method '{method}'.{did_you_mean(method, list(config.METHODS))} "
             f"There are: {', '.join(config.METHODS)}."
         )
+    changed = config.from_assignments(options.setting_list(set_))
     values = config.merge(
         {
             "plm": [plm],
@@ -53,9 +54,10 @@ def prime(
         },
         {"prime": own_settings([plm]).get("prime", {})},
         {"prime": {"method": method}} if method else {},
-        config.from_assignments(options.setting_list(set_)),
+        changed,
     )
     settings = config.build(values)
+    config.check_used(changed, ["prime", "pooling", "seed", "precision"], "prime")
     sentences = read_sentences(corpus, skip_bad=SkipBad.parse(skip_bad) if skip_bad else None)
     log_to_stderr()
     with stop_on_signals() as stop:
