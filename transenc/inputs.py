@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -85,13 +85,13 @@ def recipe_for(
     return [*recipe_layers(name, task=task, metric=metric, raw=raw), own_settings(plms)]
 
 
-def check_sampler(settings: Settings, named: Collection[str]) -> None:
-    """Raise ConfigError where a sampler is among the settings named by hand, and pairs are given, not mined."""
+def check_sampler(settings: Settings, by_hand: Mapping[str, Any]) -> None:
+    """Raise ConfigError where settings given by hand name a sampler, and pairs are taken as they are, not mined."""
     task = tasks.get(settings.task) if settings.task else None
     sentences = settings.corpus or settings.gold.scenario != "none" or (task is not None and task.corpus)
     if settings.pairs or not sentences:
         for name, how in (("sampler", "--sampler"), ("bi_sampler", "The setting bi_sampler")):
-            if name in named:
+            if by_hand.get(name):
                 raise ConfigError(
                     f"{how} mines pairs from sentences, and those of {settings.pairs or f'task {settings.task}'} are "
                     "taken as they are: leave it out, or give --corpus FILE in their place."
