@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +39,15 @@ open(sys.argv[3], "w").write("\\n".join(map(str, (left * right).sum(1).tolist())
 """
 
 
-def process(*arguments: str) -> Callable[[], Any]:
-    """Return how a Python process with these arguments is run."""
+def process(*arguments: str) -> Callable[..., Any]:
+    """Return how a Python process with these arguments is run; what `in_turn` prepares is not passed on."""
 
-    def work() -> None:
+    def work(_: None = None) -> None:
         done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{arguments[:3]} failed: {done.stderr.strip()[-400:]}")
 
     return work
-
-
-def fresh(work: Callable[[], Any], out: Path) -> Callable[[], Any]:
-    """Return work that finds no result of its last time, which `transenc label` would not replace."""
-
-    def again() -> None:
-        out.unlink(missing_ok=True)
-        work()
-
-    return again
 
 
 def run(size: int) -> list[Row]:
@@ -72,10 +63,15 @@ def run(size: int) -> list[Row]:
         label = ("label", "--teacher", str(engine), "--pairs", str(given), "--out", str(out))
         process("-c", WITHOUT_TORCH, *label)()
         sides = {
-            "ours": fresh(process("-m", "transenc", *label), out),
+            "ours": process("-m", "transenc", *label),
             "theirs": process("-c", PEER, str(minilm()), str(given), str(theirs)),
         }
-        seconds, _ = in_turn(sides, rounds=5)
+        # `transenc label` does not replace what is there.
+        fresh = {
+            "ours": partial(out.unlink, missing_ok=True),
+            "theirs": partial(theirs.unlink, missing_ok=True),
+        }
+        seconds, _ = in_turn(sides, rounds=5, prepare=fresh)
         mine = read_pairs(out, scores="required").scores
         assert mine is not None
         other = np.clip(np.loadtxt(theirs), 0, 1)

@@ -534,6 +534,11 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
         (["cycle", "--plm", "PLM", "--pairs", "pairs.tsv", "--sampler", "bm25"], 2, "those of pairs.tsv are"),
         (["cycle", "--plm", "PLM", "--task", "sts", "--sampler", "bm25"], 2, "those of task sts are taken"),
         (
+            ["cycle", "--plm", "PLM", "--pairs", "pairs.tsv", "--corpus", "far.txt", "--sampler", "bm25"],
+            2,
+            "Give either --pairs",
+        ),
+        (
             ["cycle", "--plm", "PLM", "--task", "sts", "--set", "bi_sampler=bm25"],
             2,
             "setting bi_sampler mines",

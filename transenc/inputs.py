@@ -87,15 +87,22 @@ def recipe_for(
 
 def check_sampler(settings: Settings, by_hand: Mapping[str, Any]) -> None:
     """Raise ConfigError where settings given by hand name a sampler, and pairs are taken as they are, not mined."""
-    task = tasks.get(settings.task) if settings.task else None
-    sentences = settings.corpus or settings.gold.scenario != "none" or (task is not None and task.corpus)
-    if settings.pairs or not sentences:
-        for name, how in (("sampler", "--sampler"), ("bi_sampler", "The setting bi_sampler")):
-            if by_hand.get(name):
-                raise ConfigError(
-                    f"{how} mines pairs from sentences, and those of {settings.pairs or f'task {settings.task}'} are "
-                    "taken as they are: leave it out, or give --corpus FILE in their place."
-                )
+    if settings.corpus:
+        return  # pairs are mined from it; beside --pairs it is refused later
+    taken = settings.pairs
+    if (
+        taken is None
+        and settings.task
+        and settings.gold.scenario == "none"
+        and not tasks.get(settings.task).corpus
+    ):
+        taken = f"task {settings.task}"
+    for name, how in (("sampler", "--sampler"), ("bi_sampler", "The setting bi_sampler")):
+        if taken and by_hand.get(name):
+            raise ConfigError(
+                f"{how} mines pairs from sentences, and those of {taken} are taken as they are: leave it out, or "
+                "give --corpus FILE in their place."
+            )
 
 
 def find_plms(settings: Settings, *, offline: bool = False) -> list[Plm]:
