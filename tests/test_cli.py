@@ -623,6 +623,23 @@ def test_a_closed_pipe_of_a_table_ends_with_its_code(plm: Path, tmp_path: Path) 
     assert shown.stderr.split()[-1] == "141"
 
 
+def test_a_closed_pipe_of_help_ends_with_the_same_code() -> None:
+    text = f"{{ sleep 0.5; {sys.executable} -m transenc cycle --help; echo $? >&2; }} | true"
+    shown = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True)
+    assert shown.stderr.split()[-1] == "141"
+
+
+def test_a_name_that_is_not_utf8_is_refused_in_one_line(plm: Path, tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.tsv"
+    Path(os.fsdecode(name)).write_text("sentence1\tsentence2\na\tb\n")
+    command = [sys.executable, "-m", "transenc", "label", "--pairs", name, "--model", plm]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert (
+        shown.stderr == f"transenc: '{tmp_path}/caf\\xe9.tsv' is not UTF-8: rename that file or directory.\n"
+    )
+
+
 def test_offline_is_told_to_the_client_of_the_hub_before_it_is_imported(run: Any, monkeypatch: Any) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     assert run("evaluate", "none.tsv", "--offline").code == 3

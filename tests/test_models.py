@@ -16,7 +16,7 @@ from transenc.models.bi import BiFamily, pool
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
 from transenc.models.loading import family_of, load_scorer
-from transenc.models.packed import PackedLinear, pack
+from transenc.models.packed import PackedLinear, packs
 from transenc.models.tokens import chunks, collate, tokenize
 from transenc.models.transformer import Transformer
 from transenc.pairs import Pairs
@@ -115,17 +115,47 @@ def test_a_saved_bi_encoder_is_a_plain_transformers_model(plm: Path, tmp_path: P
     np.testing.assert_allclose(model.encode(list(pairs.sentences)), theirs, atol=1e-6)
 
 
-@pytest.mark.skipif(Compute.choose("cpu").precision != "bf16", reason="needs a CPU that multiplies bf16 fast")
-def test_packed_linear_layers_score_as_the_plain_ones_do(family: Any, plm: Path) -> None:
-    pairs, model = make_pairs(30), family.create(plm, compute=Compute("cpu", "bf16"), max_length=32)
-    packed = model.score(pairs)
+BF16 = pytest.mark.skipif(
+    Compute.choose("cpu").precision != "bf16", reason="needs a CPU that multiplies bf16 fast"
+)
+
+
+@pytest.mark.parametrize(
+    ("precision", "atol"), [("fp32", 1e-6), pytest.param("bf16", 1e-2, marks=BF16)], ids=["fp32", "bf16"]
+)
+@pytest.mark.parametrize("avx512", [False, True])
+def test_packed_linear_layers_score_as_the_plain_ones_do(
+    family: Any, plm: Path, precision: str, atol: float, avx512: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_f": avx512})
+    compute = Compute("cpu", precision)
+    pairs, model = make_pairs(30), family.create(plm, compute=compute, max_length=32)
+    scores = model.score(pairs)
     module = model.transformer._scoring_module()
-    assert any(isinstance(part, PackedLinear) for part in module.modules())
+    packed = [part for part in module.modules() if isinstance(part, PackedLinear)]
+    assert bool(packed) == (precision == "bf16" or not avx512)
     assert not any(isinstance(part, PackedLinear) for part in model.module.modules())
-    plain = copy.deepcopy(model.module).to(torch.bfloat16)
-    assert pack(plain, Compute("cuda", "bf16")) is plain  # another device keeps its layers
-    model.transformer._copy = plain
-    np.testing.assert_allclose(model.score(pairs), packed, atol=1e-2)
+    words = [each.get_input_embeddings().weight for each in (module, model.module)]
+    assert (words[0] is words[1]) == (precision == "fp32")  # what needs no other form is shared
+    assert not packs(Compute("cuda", precision))  # another device keeps its layers
+    model.transformer._copy = copy.deepcopy(model.module).to(
+        torch.bfloat16 if precision == "bf16" else torch.float32
+    )
+    np.testing.assert_allclose(model.score(pairs), scores, atol=atol)
+
+
+def test_weights_that_change_are_packed_anew(family: Any, plm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_f": False})
+    pairs, model = make_pairs(30), family.create(plm, compute=CPU, max_length=32)
+    before = model.score(pairs)
+    with torch.no_grad():
+        for weight in model.module.parameters():
+            weight.mul_(1.5)
+    model.transformer.changed()
+    after = model.score(pairs)
+    assert np.abs(after - before).max() > 1e-3
+    model.transformer._copy = model.module
+    np.testing.assert_allclose(model.score(pairs), after, atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

@@ -273,7 +273,6 @@ class Runner:
             settings = PrimeSettings.model_validate(values)
             sentences = self.sentences or self.pairs.sentences
             run = self._fit(stage, settings, identity, lambda: context.measure(encoder))
-            run.changed = encoder.transformer.changed
             fitted = prime_model(encoder, sentences, settings, run)
         return self._save(encoder, stage, out, fitted)
 

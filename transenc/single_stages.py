@@ -59,7 +59,7 @@ def prime_to(
             pooling=_pooling(settings, plm.pooling),
         )
         run = Fit(settings.prime, compute, settings.seed, "prime", checkpoints=checkpoints, report=report)
-        run.stop, run.changed = stop or StopFlag(), encoder.transformer.changed
+        run.stop = stop or StopFlag()
         fitted = prime_model(encoder, sentences, settings.prime, run)
         encoder.save(work)
         save_history(work, fitted)

@@ -9,7 +9,7 @@ import traceback
 import typer
 
 from transenc.cli import backends, cycle, distill, evaluate, export, label, prime
-from transenc.errors import TransencError
+from transenc.errors import ConfigError, TransencError
 
 app = typer.Typer(
     name="transenc",
@@ -60,11 +60,17 @@ def main() -> None:
     if "--offline" in sys.argv:  # the hub's client asks for it when it is imported
         os.environ["HF_HUB_OFFLINE"] = "1"
     try:
+        _check_utf8(sys.argv)
         app()
     except TransencError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("Stopped.", 130)
+    except SystemExit as left:
+        # The command line's library prints help itself, and ends with 1 where the reader has gone (`| head`).
+        if left.code == 1 and isinstance(left.__context__, BrokenPipeError):
+            sys.exit(141)
+        raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _fail(f"{error.strerror or error}{where}. Mend that and run the same command again.", 4)
@@ -77,6 +83,16 @@ def main() -> None:
         if name == "SafetensorError" and "os error" in str(error):
             _fail(f"{error}. Mend that and run the same command again.", 4)
         _fail(f"internal error, please report it: {name}: {error} (--debug shows where)", 1)
+
+
+def _check_utf8(arguments: list[str]) -> None:
+    """Refuse arguments that no result, manifest or line of output could name."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(argument).decode("utf-8", "backslashreplace")
+            raise ConfigError(f"'{shown}' is not UTF-8: rename that file or directory.") from None
 
 
 def _fail(message: str, code: int) -> None:

@@ -181,6 +181,9 @@ class _Bench:
             try:
                 made = f"{choice.what}, per channel, {products} products"
                 self.keep("int8", file, made + (", word embeddings per row" if tables else ""), counts)
+                self.notes += [
+                    f"int8 of {way.what} disagrees: {_short(each.numbers)}" for way, each in failed
+                ]
                 return
             except ParityError as error:
                 failed.append((choice, error))

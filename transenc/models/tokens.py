@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 
 # Tokens a forward pass holds, padding included. On a CPU, fp32 passes stay in cache; a GPU wants to be filled, and so
-# do a CPU's bf16 units.
+# do oneDNN's products of packed weights (packed.py) and a CPU's bf16 units.
 CPU_TOKENS = 1024
+CPU_PACKED_TOKENS = 4096
 CPU_TRAINING_TOKENS = 1024
-CPU_BF16_TOKENS = 4096
 CPU_BF16_TRAINING_TOKENS = 4096
 GPU_TOKENS = 65536
 # What starting a forward pass costs, in tokens of work: padding is taken where it is cheaper. In fp32 on a CPU 16

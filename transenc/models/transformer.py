@@ -5,7 +5,6 @@ Training and scoring share `rows`, so what is trained is exactly what later scor
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,11 +19,11 @@ from transenc.errors import ConfigError, DataError
 from transenc.models import unpadded
 from transenc.models.device import Compute
 from transenc.models.layout import HEAD
-from transenc.models.packed import pack
+from transenc.models.packed import packs, scoring_copy
 from transenc.models.tokens import (
     CPU_BF16_PASS,
-    CPU_BF16_TOKENS,
     CPU_BF16_TRAINING_TOKENS,
+    CPU_PACKED_TOKENS,
     CPU_PASS,
     CPU_TOKENS,
     CPU_TRAINING_TOKENS,
@@ -93,9 +92,9 @@ class Transformer:
         """Return how many tokens one forward pass may hold."""
         if self.compute.kind != "cpu":
             return GPU_TOKENS
-        if self.compute.precision == "bf16":
-            return CPU_BF16_TRAINING_TOKENS if torch.is_grad_enabled() else CPU_BF16_TOKENS
-        return CPU_TRAINING_TOKENS if torch.is_grad_enabled() else CPU_TOKENS
+        if torch.is_grad_enabled():
+            return CPU_BF16_TRAINING_TOKENS if self.compute.precision == "bf16" else CPU_TRAINING_TOKENS
+        return CPU_PACKED_TOKENS if packs(self.compute) else CPU_TOKENS
 
     @property
     def group_cost(self) -> int:
@@ -170,10 +169,8 @@ class Transformer:
         return rows
 
     def _scoring_module(self) -> nn.Module:
-        if self.compute.precision == "fp32":
-            return self.module
-        if self._copy is None:  # one cast of the weights instead of one a batch, as autocast would do
-            self._copy = pack(copy.deepcopy(self.module).to(torch.bfloat16), self.compute)
+        if self._copy is None:
+            self._copy = scoring_copy(self.module, self.compute)
         return self._copy
 
     def changed(self) -> None:

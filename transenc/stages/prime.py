@@ -30,7 +30,7 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
     if len(chosen) < 2:
         raise DataError(f"{run.stage}: priming needs at least 2 different sentences, not {len(chosen)}.")
     settings = settings.model_copy(update={"batch_size": min(settings.batch_size, len(chosen))})
-    run.settings = settings
+    run.settings, run.changed = settings, encoder.transformer.changed
     torch.manual_seed(derive(run.seed, run.stage, "head"))
     dim = int(encoder.module.config.hidden_size)  # type: ignore[union-attr, arg-type]
     head = nn.Sequential(nn.Linear(dim, dim), nn.Tanh()) if settings.head else nn.Identity()
