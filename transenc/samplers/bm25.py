@@ -80,7 +80,7 @@ class Bm25:
         queries = np.flatnonzero([len(ids) > 0 for ids in words])
         if not len(queries):
             return queries, queries
-        backend = self._backend(len(sentences))
+        backend = self.chosen(len(sentences))
         # Local: it imports numba when that is installed, half a second.
         with without_jax():
             bm25s = import_package("bm25s", "bm25s")
@@ -100,7 +100,8 @@ class Bm25:
                 blocks = [_columns(each, *of_each) for each, of_each in zip(asked, found, strict=True)]
         return np.concatenate([left for left, _ in blocks]), np.concatenate([right for _, right in blocks])
 
-    def _backend(self, n: int) -> str:
+    def chosen(self, n: int) -> str:
+        """Return the backend that n sentences are given to: numpy or numba; raise MachineError if it is not installed."""
         installed = importlib.util.find_spec("numba") is not None
         if self.backend == "auto":
             if n >= SLOW_FROM and not installed:
