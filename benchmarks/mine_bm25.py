@@ -48,8 +48,8 @@ def run(size: int) -> list[Row]:
         off = max(off, float(np.abs(mine - theirs).max(initial=0.0)))
     agreement = (
         f"same neighbours up to ties: rank-bm25's scores of both lists differ by at most {off:.1e} "
-        f"({len(asked)} queries); {memory:,.0f} MiB; not counted: {first:.1f} s for {FIRST} sentences before, in which "
-        "numba compiles if it never did"
+        f"({len(asked)} queries); {memory:,.0f} MiB; not counted: {first:.1f} s for {FIRST} sentences before, "
+        "in which numba compiles if it never did"
     )
     goal = 1000.0 if size >= CLAIMED_AT else None
     what = f"BM25 top {K} of {size:,} sentences, each a query"
