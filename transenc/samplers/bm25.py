@@ -101,7 +101,7 @@ class Bm25:
         return np.concatenate([left for left, _ in blocks]), np.concatenate([right for _, right in blocks])
 
     def chosen(self, n: int) -> str:
-        """Return the backend that takes n sentences, "numpy" or "numba"; raise MachineError if it is not installed."""
+        """Return the backend of n sentences, "numpy" or "numba"; raise MachineError if it is not installed."""
         installed = importlib.util.find_spec("numba") is not None
         if self.backend == "auto":
             if n >= SLOW_FROM and not installed:
