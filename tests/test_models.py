@@ -133,7 +133,8 @@ def test_packed_linear_layers_score_as_the_plain_ones_do(
     scores = model.score(pairs)
     module = model.transformer._scoring_module()
     packed = [part for part in module.modules() if isinstance(part, PackedLinear)]
-    assert bool(packed) == (precision == "bf16" or not avx512)
+    assert bool(packed) == packs(compute)
+    assert not (packed and precision == "fp32" and avx512)
     assert not any(isinstance(part, PackedLinear) for part in model.module.modules())
     words = [each.get_input_embeddings().weight for each in (module, model.module)]
     assert (words[0] is words[1]) == (precision == "fp32")  # what needs no other form is shared
