@@ -314,6 +314,8 @@ def test_own_pairs_without_development_data_select_the_last_cycle_and_say_so(
     assert shown.code == 0, shown.err
     assert "no development data: the last cycle is kept" in shown.out
     assert "the last cycle, chosen without labels" in shown.out
+    assert "nothing was evaluated" in shown.out
+    assert shown.out.startswith("\nruns/tiny-own\n  ")  # a table would have names alone
 
 
 def test_two_students_teach_each_other(run: Any, plm: Path, tmp_path: Path) -> None:

@@ -107,7 +107,10 @@ def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
         _cells(row, names, columns, many=many) for row in [*outcome.raw, *outcome.rows, *outcome.ensembles]
     ]
     out("")
-    table(["model", *columns], cells, title=f"{session.root}  ({_title(outcome)})")
+    if columns:
+        table(["model", *columns], cells, title=f"{session.root}  ({_title(outcome)})")
+    else:  # nothing was measured, which the lines below say
+        out(str(session.root))
     for line in [*session.notes, outcome.setting]:
         out(f"  {line}")
     for line in outcome.warnings:
