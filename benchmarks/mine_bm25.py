@@ -13,7 +13,6 @@ QUICK, FULL = 20_000, 100_000
 K = 5
 QUERIES = 200
 FIRST = 100  # sentences mined before, so that what is done once does not count
-CLAIMED_AT = 100_000  # sentences
 
 
 def run(size: int) -> list[Row]:
@@ -51,7 +50,7 @@ def run(size: int) -> list[Row]:
         f"({len(asked)} queries); {memory:,.0f} MiB; not counted: {first:.1f} s for {FIRST} sentences before, "
         "in which numba compiles if it never did"
     )
-    goal = 1000.0 if size >= CLAIMED_AT else None
+    goal = 1000.0 if size >= FULL else None
     what = f"BM25 top {K} of {size:,} sentences, each a query"
     peer = f"rank-bm25, from {len(asked)} queries"
     return [Row(what, "s", ours, agreement, built + each * size, peer, less=True, ratio_goal=goal)]

@@ -62,6 +62,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     _print_table(shown, rows, title, whole=True)
 
 
+def figures(root: str, about: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of models and their figures; where nothing was measured, whose they would be alone."""
+    if columns:
+        table(["model", *columns], rows, title=f"{root}  ({about})")
+    else:
+        out(root)
+
+
 def wide_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
     """Print a table of texts that wrap."""
     from rich.box import SIMPLE

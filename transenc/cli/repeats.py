@@ -53,7 +53,7 @@ def run_seeds(
 
 def show_summary(root: Path, summary: dict[str, Any], *, as_json: bool) -> None:
     """Print each seed's figures, their mean and standard deviation, and the command that repeats each."""
-    from transenc.cli.console import out, out_json, table
+    from transenc.cli.console import figures, out, out_json
 
     if as_json:
         out_json(summary)
@@ -71,7 +71,7 @@ def show_summary(root: Path, summary: dict[str, Any], *, as_json: bool) -> None:
             )
         rows.append([f"{name}, mean of {len(summary['seeds'])}", *cells])
     out("")
-    table(["model", *columns], rows, title=f"{root}  (x 100; ± is the standard deviation over seeds)")
+    figures(str(root), "x 100; ± is the standard deviation over seeds", columns, rows)
     out(f"  {summary['selection']}")
     for seed, said in summary["settings"].items():
         out(f"  seed {seed}: {said}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transenc.cli.console import note, out, out_json, table, wide_table
+from transenc.cli.console import figures, note, out, out_json, wide_table
 from transenc.cli.gold import about_gold, learnt_from, show_labels
 
 if TYPE_CHECKING:
@@ -107,10 +107,7 @@ def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
         _cells(row, names, columns, many=many) for row in [*outcome.raw, *outcome.rows, *outcome.ensembles]
     ]
     out("")
-    if columns:
-        table(["model", *columns], cells, title=f"{session.root}  ({_title(outcome)})")
-    else:  # nothing was measured, which the lines below say
-        out(str(session.root))
+    figures(str(session.root), _title(outcome), columns, cells)
     for line in [*session.notes, outcome.setting]:
         out(f"  {line}")
     for line in outcome.warnings:

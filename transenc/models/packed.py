@@ -42,13 +42,14 @@ def scoring_copy(module: nn.Module, compute: Compute) -> nn.Module:
 
     Parameters are shared where they need no other form, so make it again after they changed.
     """
+    packed = packs(compute)
     if compute.precision == "bf16":  # one cast of the weights instead of one a batch, as autocast would do
         made = copy.deepcopy(module).to(torch.bfloat16)
-    elif packs(compute):
+    elif packed:
         made = copy.deepcopy(module, {id(each): each for each in (*module.parameters(), *module.buffers())})
     else:
         return module
-    return pack(made) if packs(compute) else made
+    return pack(made) if packed else made
 
 
 def pack(module: nn.Module) -> nn.Module:
