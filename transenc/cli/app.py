@@ -67,7 +67,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("Stopped.", 130)
     except SystemExit as left:
-        # The command line's library prints help itself, and ends with 1 where the reader has gone (`| head`).
+        # Where the reader has gone (`| head`), the command line's library ends with 1, as after a bug.
         if left.code == 1 and isinstance(left.__context__, BrokenPipeError):
             sys.exit(141)
         raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,14 +24,8 @@ def out(text: str) -> None:
 
 
 def _write(text: str) -> None:
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has gone (`| head`). The command line's library would end with 1, as after a bug; what is flushed
-        # at exit goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def out_json(value: Any) -> None:
