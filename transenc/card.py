@@ -27,7 +27,7 @@ def model_card(
     front += [f"base_model: {plm.name}"] if hub else []
     front += [
         "tags:",
-        *([] if segments else ["- sentence-transformers"]),
+        "- sentence-transformers",
         "- transenc",
         "- trans-encoder",
         "---",
@@ -43,7 +43,8 @@ def model_card(
     if segments:
         kind += (
             ". The logit is a line over the cosine of both segments' mean states (config.json, transenc_head), which "
-            "transenc and the engines that it exports compute and other tools do not"
+            "transenc and the engines that it exports compute, and sentence-transformers where transenc is: "
+            "`CrossEncoder(DIR, trust_remote_code=True)`"
         )
     source = settings.task or settings.pairs or settings.corpus
     gold = settings.gold.source

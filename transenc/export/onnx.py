@@ -20,6 +20,7 @@ from transenc.export.place import commit, place
 from transenc.export.trace import OPSET, OPSETS, SCORED, contract, trace
 from transenc.export.words import LIMITS, word_difference
 from transenc.models.device import Compute
+from transenc.models.segments import SegmentModel
 from transenc.models.transformer import evaluating
 from transenc.pairs import Pairs
 from transenc.scorer import Scorer
@@ -300,6 +301,11 @@ def _check_request(scorer: Any, out: Path, precisions: Sequence[str], opset: int
 def _save_layout(scorer: Any, work: Path, card: str) -> str:
     """Write the model directory without its weights, and return the fingerprint of the whole of it."""
     scorer.save(work, card=card)
+    if isinstance(
+        scorer.module, SegmentModel
+    ):  # the graph has the head: other tools run it as any classifier's
+        for part in ("modules.json", "config_sentence_transformers.json"):
+            (work / part).unlink()
     hashes = store.hash_tree(work)
     hashes.pop("README.md", None)
     for weights in [*work.glob("*.safetensors"), *work.glob("*.safetensors.index.json")]:

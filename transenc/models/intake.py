@@ -17,6 +17,7 @@ from typing import Any
 
 from transenc import registry
 from transenc.errors import ConfigError, DamagedError, DataError, MachineError, RefusedError
+from transenc.models.layout import SCORER
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +150,8 @@ def describe(name: str, path: Path) -> Plm:
         if not isinstance(module, dict) or not isinstance(module.get("path", ""), str):
             raise DataError(f"{modules}: a part of the model is no JSON object with a path.")
         kind = str(module.get("type", "")).rpartition(".")[2]
+        if kind == SCORER:
+            return Plm(name, path)  # a cross-encoder, whose body is no sentence encoder
         if kind not in MODULES:
             raise ConfigError(
                 f"{path} has a part that transenc does not compute: {kind or 'unnamed'} (modules.json). It takes "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 # The layout of sentence-transformers 5.2: later majors read it, and so do the servers built on older ones.
 LAYOUT_VERSION = "5.2.0"
 HEAD = "transenc_head"  # in config.json, where the numbers of a segment head stay with the weights
+SCORER = "SegmentScorer"  # the part of modules.json by which sentence-transformers computes that head
 
 
 def head_of(path: Path) -> Any:
@@ -23,17 +25,17 @@ def _write(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _save_parts(transformer: Transformer, path: Path) -> None:
+def _save_parts(module: Any, tokenizer: Any, max_length: int, path: Path) -> None:
     from transenc.models.transformer import quiet
 
     path.mkdir(parents=True, exist_ok=True)
     with quiet():
-        transformer.module.save_pretrained(path, safe_serialization=True)  # type: ignore[operator]
-        transformer.tokenizer.save_pretrained(path)
+        module.save_pretrained(path, safe_serialization=True)
+        tokenizer.save_pretrained(path)
     # The tokenizer object keeps whatever length and padding it was last used with; the file must say ours.
     config_path = path / "tokenizer_config.json"
     config = json.loads(config_path.read_text(encoding="utf-8"))
-    config["model_max_length"] = transformer.max_length
+    config["model_max_length"] = max_length
     for key in (
         "name_or_path",
         "local_files_only",
@@ -47,10 +49,10 @@ def _save_parts(transformer: Transformer, path: Path) -> None:
         config.pop(key, None)
     _write(config_path, config)
     tokenizer_path = path / "tokenizer.json"
-    tokenizer = json.loads(tokenizer_path.read_text(encoding="utf-8"))
-    tokenizer["padding"] = None
-    tokenizer["truncation"] = None
-    _write(tokenizer_path, tokenizer)
+    content = json.loads(tokenizer_path.read_text(encoding="utf-8"))
+    content["padding"] = None
+    content["truncation"] = None
+    _write(tokenizer_path, content)
     model_path = path / "config.json"
     model = json.loads(model_path.read_text(encoding="utf-8"))
     model.pop("_name_or_path", None)  # a path of this machine
@@ -59,28 +61,13 @@ def _save_parts(transformer: Transformer, path: Path) -> None:
 
 def save_bi(transformer: Transformer, pooling: str, path: Path, *, card: str) -> None:
     """Write a bi-encoder directory: AutoModel weights, tokenizer, pooling, normalisation."""
-    _save_parts(transformer, path)
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
-    _write(
-        path / "modules.json",
-        [
-            {"idx": i, "name": str(i), "path": folder, "type": f"sentence_transformers.models.{kind}"}
-            for i, (folder, kind) in enumerate(modules)
-        ],
-    )
+    _save_parts(transformer.module, transformer.tokenizer, transformer.max_length, path)
+    parts = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    _write_modules(path, [(folder, f"sentence_transformers.models.{kind}") for folder, kind in parts])
     _write(
         path / "sentence_bert_config.json", {"max_seq_length": transformer.max_length, "do_lower_case": False}
     )
-    _write(
-        path / "config_sentence_transformers.json",
-        {
-            "model_type": "SentenceTransformer",
-            "__version__": {"sentence_transformers": LAYOUT_VERSION},
-            "prompts": {},
-            "default_prompt_name": None,
-            "similarity_fn_name": "cosine",
-        },
-    )
+    _write_facts(path, "SentenceTransformer", similarity_fn_name="cosine")
     (path / "1_Pooling").mkdir()
     config: Any = transformer.module.config
     _write(
@@ -104,25 +91,58 @@ def save_bi(transformer: Transformer, pooling: str, path: Path, *, card: str) ->
 def save_cross(transformer: Transformer, path: Path, *, card: str, segments: bool = False) -> None:
     """Write a cross-encoder directory: a sequence classifier with one label and a sigmoid.
 
-    segments: the head is the line over segments that config.json tells of, which other tools do not know: they get
-    the body, and an exported engine has it all.
+    segments: the head is the line over segments that config.json tells of (`save_segments`).
     """
     config: Any = transformer.module.config
-    if not segments:
+    parts = (transformer.module, transformer.tokenizer, transformer.max_length, path)
+    if segments:
+        save_segments(*parts)
+    else:
         config.num_labels = 1  # also sets id2label and label2id to one entry each
         config.sentence_transformers = {
             "activation_fn": "torch.nn.modules.activation.Sigmoid",
             "version": LAYOUT_VERSION,
         }
-    _save_parts(transformer, path)
+        _save_parts(*parts)
     (path / "README.md").write_text(card or _card("text-ranking", segments=segments), encoding="utf-8")
 
 
+def save_segments(module: Any, tokenizer: Any, max_length: int, path: Path) -> None:
+    """Write a cross-encoder with a segment head: the body's weights, and the line in its config.json.
+
+    modules.json names what computes the head in sentence-transformers, which would else put a random classifier on
+    the body.
+    """
+    _save_parts(module, tokenizer, max_length, path)
+    _write_modules(path, [("", f"transenc.models.sbert.{SCORER}")])
+    _write_facts(path, "CrossEncoder", activation_fn="torch.nn.modules.activation.Sigmoid")
+
+
+def _write_modules(path: Path, parts: Sequence[tuple[str, str]]) -> None:
+    entries = [
+        {"idx": i, "name": str(i), "path": folder, "type": kind} for i, (folder, kind) in enumerate(parts)
+    ]
+    _write(path / "modules.json", entries)
+
+
+def _write_facts(path: Path, kind: str, **more: str) -> None:
+    facts = {
+        "model_type": kind,
+        "__version__": {"sentence_transformers": LAYOUT_VERSION},
+        "prompts": {},
+        "default_prompt_name": None,
+    }
+    _write(path / "config_sentence_transformers.json", facts | more)
+
+
 def _card(pipeline: str, *, segments: bool = False) -> str:
-    library, tag, more = "sentence-transformers", "- sentence-transformers\n", ""
+    library, more = "sentence-transformers", ""
     if segments:
-        library, tag, more = "transenc", "", ", whose segment head other tools do not know"
+        library, more = (
+            "transenc",
+            ". Its segment head is transenc's: CrossEncoder(DIR, trust_remote_code=True)",
+        )
     return (
-        f"---\nlibrary_name: {library}\npipeline_tag: {pipeline}\ntags:\n{tag}- transenc\n---\n\n"
+        f"---\nlibrary_name: {library}\npipeline_tag: {pipeline}\ntags:\n- sentence-transformers\n- transenc\n---\n\n"
         f"Made by transenc{more}.\n"
     )
