@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.conftest import make_pairs
@@ -14,8 +15,13 @@ from transenc.agreement import held_out
 from transenc.config import build, recipe_layers
 from transenc.cycle import Stage, Student, plan
 from transenc.errors import ConfigError
+from transenc.models.bi import BiFamily
+from transenc.models.device import Compute
 from transenc.pairs import Pairs
 from transenc.readers import read_pairs
+from transenc.seeds import derive
+from transenc.stages.agree import judge
+from transenc.stages.select import choose_by_agreement
 
 BOTH: dict[str, Any] = {"plm": ["s0"], "corpus": "c.txt", "cycles": 2, "bi_sampler": "semantic"}
 
@@ -84,6 +90,32 @@ def test_samplers_that_cannot_be_used_are_named(changes: dict[str, Any], message
         inputs_of(settings_of("self", plm, task="demo", **changes), plm)
 
 
+def test_a_bi_encoder_is_held_to_the_bar_of_its_own_pairs() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random(60)
+    scores = {name: (truth + 0.1 * rng.random(60)).astype(np.float32) for name in ("start", "cross", "bi")}
+    models = {
+        name: {"student": "s0", "family": family, "cycle": cycle}
+        for name, family, cycle in (("start", "bi", 0), ("cross", "cross", 1), ("bi", "bi", 1))
+    }
+    judged: dict[str, Any] = {
+        "start": {"labels": None, "noise": 0.95, "noise_own": 0.85, "words": None},
+        "cross": {"labels": 0.96, "noise": 0.9, "words": 0.1},
+        "bi": {"labels": 0.9, "noise": 0.9, "words": 0.1},
+    }
+    candidates = {c["model"]: c for c in choose_by_agreement(models, judged, scores, {"s0": True})[1]}
+    assert (candidates["cross"]["needed"], candidates["bi"]["needed"]) == (0.95, 0.85)
+    assert candidates["bi"]["learnt"]
+    del judged["start"]["noise_own"]
+    candidates = {c["model"]: c for c in choose_by_agreement(models, judged, scores, {"s0": True})[1]}
+    assert candidates["bi"]["needed"] == 0.95
+    assert not candidates["bi"]["learnt"]
+
+
+def judging_seed(root: Path, settings: Any) -> int:
+    return derive(settings.seed, f"agreement/prime/{next(root.glob('agreement/prime/*')).name}")
+
+
 def texts(pairs: Pairs) -> set[frozenset[str]]:
     return {frozenset(row) for row in pairs.rows()}
 
@@ -111,4 +143,11 @@ def test_a_run_without_labels_stops_anywhere_and_ends_with_the_same_bytes(tmp_pa
     facts = json.loads(next(root.glob("agreement/cycle-1/distill-bi/*/agree.json")).read_text())
     assert facts["held_out"] == len(judged)
     assert -1 <= facts["labels"] <= 1
+    # What a bi-encoder must reach is measured on pairs such as it learns from.
+    start = json.loads(next(root.glob("agreement/prime/*/agree.json")).read_text())
+    encoder = BiFamily().load(next(root.glob("prime/*")), compute=Compute("cpu", "fp32"))
+    alone = judge(
+        encoder, own.take(held_out(len(own), 0.25, settings.seed)), None, judging_seed(root, settings)
+    )
+    assert start["noise_own"] == pytest.approx(alone[1]["noise"]) != start["noise"]
     ends_alike_when_stopped(settings, tmp_path, lambda step: step % 7 == 3)

@@ -4,18 +4,26 @@ import json
 import pickle
 import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
+from tests.tiny import ARCHITECTURES, tiny_plm
 from transenc import registry
 from transenc.config import build, merge
 from transenc.errors import ConfigError, DamagedError, DataError, MachineError, RefusedError, TransencError
 from transenc.inputs import recipe_for
 from transenc.models.bi import BiFamily
+from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
 from transenc.models.intake import describe, is_tuned, own_settings, resolve
+from transenc.models.transformer import position_limit
+from transenc.models.unpadded import position_offset
 
 
 @pytest.fixture
@@ -294,6 +302,84 @@ def test_a_directory_of_models_names_them(plm: Path, tmp_path: Path) -> None:
     shutil.copytree(plm, tmp_path / "run/best/bi")
     with pytest.raises(ConfigError, match=r"is no model itself. It holds: .*run/best/bi\."):
         resolve(str(tmp_path / "run"))
+
+
+def without_weights(path: Path, keep: Callable[[str], bool], rename: str = "") -> Path:
+    weights = load_file(path / "model.safetensors")
+    kept = {f"{rename}{name}": value for name, value in weights.items() if keep(name)}
+    save_file(kept, path / "model.safetensors", metadata={"format": "pt"})
+    return path
+
+
+def test_weights_that_are_missing_are_never_drawn(plm: Path, tmp_path: Path) -> None:
+    cpu = Compute("cpu", "fp32")
+    for number, (kept, rename) in enumerate(
+        (
+            (lambda name: ".layer.1." not in name, ""),
+            (lambda name: True, "module."),
+            (lambda name: not name.startswith("embeddings.word"), ""),
+        )
+    ):
+        copy = tmp_path / str(number)
+        shutil.copytree(plm, copy)
+        without_weights(copy, kept, rename)
+        for family in (BiFamily(), CrossFamily()):
+            with pytest.raises(
+                DataError, match=r"its weights lack .*\. The file is incomplete, or was saved"
+            ):
+                family.create(copy, compute=cpu, max_length=16)
+    with pytest.raises(DataError, match=r"it has module\.\S+ and \d+ more that are not used"):
+        BiFamily().create(tmp_path / "1", compute=cpu, max_length=16)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_pooler_and_a_new_head_may_be_missing_and_a_saved_head_may_not(arch: str, tmp_path: Path) -> None:
+    cpu = Compute("cpu", "fp32")
+    start = without_weights(tiny_plm(tmp_path / "plm", arch), lambda name: "pooler" not in name)
+    BiFamily().create(start, compute=cpu, max_length=16)
+    CrossFamily().create(start, compute=cpu, max_length=16, head="segments")
+    model = CrossFamily().create(start, compute=cpu, max_length=16)
+    model.save(tmp_path / "saved")
+    CrossFamily().load(tmp_path / "saved", compute=cpu)
+    CrossFamily().create(tmp_path / "saved", compute=cpu, max_length=16)  # as a start
+    without_weights(tmp_path / "saved", lambda name: "classifier" not in name)
+    with pytest.raises(DataError, match=r"its weights lack \S*classifier"):
+        CrossFamily().load(tmp_path / "saved", compute=cpu)
+
+
+def test_texts_are_lowered_where_a_directory_says_so(plm: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    path, cpu = tmp_path / "cased", Compute("cpu", "fp32")
+    BiFamily().create(plm, compute=cpu, max_length=16, pooling="mean").save(path)
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    tokenizer["normalizer"]["lowercase"] = False
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    sentence = ["A MAN is Running"]
+    cased = BiFamily().load(path, compute=cpu).encode(sentence)
+    facts = json.loads((path / "sentence_bert_config.json").read_text())
+    (path / "sentence_bert_config.json").write_text(json.dumps(facts | {"do_lower_case": True}))
+    theirs = SentenceTransformer(str(path), device="cpu").encode(sentence)
+    model = BiFamily().load(path, compute=cpu)
+    np.testing.assert_allclose(model.encode(sentence), theirs, atol=1e-5)
+    assert np.abs(cased - theirs).max() > 1e-2
+    model.save(tmp_path / "again")  # now its tokenizer does it by itself, for every tool
+    np.testing.assert_allclose(
+        BiFamily().load(tmp_path / "again", compute=cpu).encode(sentence), theirs, atol=1e-5
+    )
+    other = SentenceTransformer(str(tmp_path / "again"), device="cpu").encode(sentence)
+    np.testing.assert_allclose(other, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(("padding", "offset"), [(0, 1), (1, 2), (3, 4)])
+def test_positions_of_the_roberta_line_begin_after_its_padding(padding: int, offset: int) -> None:
+    for kind in ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm"):
+        config = SimpleNamespace(model_type=kind, pad_token_id=padding, max_position_embeddings=66)
+        assert position_offset(config) == offset
+        assert position_limit(config) == 66 - offset
+    assert position_offset(SimpleNamespace(model_type="mpnet", pad_token_id=padding)) == 2
+    assert position_offset(SimpleNamespace(model_type="bert", pad_token_id=padding)) == 0
+    assert position_offset(SimpleNamespace(model_type="roberta")) == 2
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "3"])

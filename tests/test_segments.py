@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from tests.conftest import make_pairs
 from tests.test_single import content
-from tests.tiny import ARCHITECTURES, tiny_plm
+from tests.tiny import ARCHITECTURES, WITH_TYPES, tiny_plm
 from transenc.config import build
 from transenc.errors import ConfigError, DataError, Interrupted
 from transenc.export.onnx import export_onnx
@@ -21,6 +21,7 @@ from transenc.models.cross import CrossEncoder, CrossFamily
 from transenc.models.device import Compute
 from transenc.models.loading import family_of, load_scorer
 from transenc.models.segments import APART, HIDDEN, SegmentModel, logistic_line
+from transenc.pairs import Pairs
 from transenc.single_stages import distill_to
 
 CPU = Compute("cpu", "fp32")
@@ -64,6 +65,26 @@ def test_the_logit_is_a_line_over_the_cosine_of_the_segments(arch: str, tmp_path
     wanted = [by_hand(model, left, right) for left, right in pairs.rows()]
     np.testing.assert_allclose(model.score(pairs), wanted, atol=1e-5)  # in padded batches
     assert np.std(wanted) > 0
+
+
+@pytest.mark.parametrize("arch", WITH_TYPES)
+def test_a_separator_in_the_text_does_not_end_a_sentence_where_there_are_types(
+    arch: str, tmp_path: Path
+) -> None:
+    model = made(tiny_plm(tmp_path / "plm", arch))
+    left, right = "a man [SEP] is running", "two dogs [SEP] eat"
+    for _ in range(2):
+        scored = model.score(Pairs.from_rows([left], [right])).item()
+        assert scored == pytest.approx(by_hand(model, left, right), abs=1e-5)
+        model.save(tmp_path / "saved")
+        model = CrossFamily().load(tmp_path / "saved", compute=CPU)
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert config["transenc_head"].pop("typed") is True  # a head of before goes by the separator
+    (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
+    before = CrossFamily().load(tmp_path / "saved", compute=CPU)
+    assert abs(before.score(Pairs.from_rows([left], [right])).item() - scored) > 1e-3
+    pairs = make_pairs(10, seed=3)
+    np.testing.assert_allclose(before.score(pairs), model.score(pairs), atol=1e-6)
 
 
 @pytest.mark.parametrize("arch", [name for name in ARCHITECTURES if name in APART])

@@ -98,6 +98,13 @@ def test_a_start_without_dropout_is_judged_under_some(plm: Path) -> None:
     with dropout(model.module, 0.0):
         noise = judge(model, make_pairs(24), None, 1)[1]["noise"]
         assert model.module.config.hidden_dropout_prob == 0
+        # Ranks that are equal correlate by 1 less a rounding error for many numbers of pairs.
+        assert all(
+            found < 0.99
+            for n in (32, 45, 46, 52, 60, 64, 70, 71)
+            for found in [judge(model, make_pairs(n, seed=2), None, 1)[1]["noise"]]
+            if found is not None
+        )
     assert noise is not None
     assert noise == usual
     assert noise < 1

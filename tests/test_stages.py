@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.conftest import make_pairs
-from tests.tiny import ARCHITECTURES, tiny_plm
+from tests.tiny import ARCHITECTURES, LENGTH, tiny_plm
 from transenc.config import METHODS, OBJECTIVES, UNFIT, DistillSettings, PrimeSettings, build
 from transenc.errors import ConfigError, DataError, Interrupted
 from transenc.interrupt import StopFlag
@@ -20,10 +20,18 @@ from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
 from transenc.models.transformer import load_tokenizer
 from transenc.pairs import Pairs
+from transenc.stages import prime as prime_module
 from transenc.stages.distill import distill_model
 from transenc.stages.label import score_pairs
 from transenc.stages.prime import choose, mean_tokens, prime_model, whitened_embeddings
-from transenc.stages.views import delete_tokens, drop_heads, dropout, mask_spans, repeat_tokens
+from transenc.stages.views import (
+    delete_tokens,
+    drop_heads,
+    dropout,
+    has_dropout,
+    mask_spans,
+    repeat_tokens,
+)
 from transenc.store import Store
 from transenc.training import Fit
 
@@ -62,7 +70,7 @@ def test_repeated_tokens_stand_beside_themselves_and_special_ones_do_not(plm: Pa
     lengths = set()
     for seed in range(30):
         torch.manual_seed(seed)
-        more = repeat_tokens(tokens, np.array([1, 0]), 0.32, special)
+        more = repeat_tokens(tokens, np.array([1, 0]), 0.32, special, 512)
         one, two = (more.ids[more.offsets[i] : more.offsets[i + 1]].tolist() for i in (0, 1))
         lengths.add(len(two) - int(tokens.lengths[0]))
         assert [t for t, after in zip(two, [*two[1:], -1], strict=True) if t != after] == tokens.ids[
@@ -72,6 +80,17 @@ def test_repeated_tokens_stand_beside_themselves_and_special_ones_do_not(plm: Pa
         assert two[-1] != two[-2]
         assert len(one) <= 4  # of one plain token at most one more
     assert lengths == {0, 1, 2, 3, 4}  # 13 tokens * 0.32
+    for limit, longest in ((int(tokens.lengths[0]) + 2, 2), (int(tokens.lengths[0]), 0), (3, 0)):
+        rows = repeat_tokens(tokens, np.zeros(40, np.int64), 0.32, special, limit)
+        assert rows.lengths.max() == int(tokens.lengths[0]) + longest
+
+
+def test_repeating_tokens_stays_within_the_positions(plm: Path) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=LENGTH)
+    settings = build(
+        {"plm": ["x"], "prime": {"method": "esimcse", "batch_size": 2, "max_length": LENGTH}}
+    ).prime
+    prime_model(model, [f"{LONG} " * 9, f"a {LONG} " * 9], settings, fitting(settings))
 
 
 def test_deleted_tokens_leave_their_share_and_never_nothing(plm: Path) -> None:
@@ -121,6 +140,15 @@ def test_whitened_embeddings_make_mean_vectors_white(plm: Path) -> None:
     assert mean_tokens(table, empty, np.array([0])).shape == (1, kept)
 
 
+@pytest.mark.parametrize("n", [12, 32, 40])
+def test_whitening_few_sentences_still_tells_them_apart(n: int, plm: Path) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=32)
+    tokens = model.transformer.tokens(list(make_pairs(n // 2).sentences))
+    means = F.normalize(mean_tokens(whitened_embeddings(model.module, tokens), tokens, np.arange(n)), dim=1)
+    cosines = (means @ means.T)[~torch.eye(n, dtype=torch.bool)]
+    assert cosines.std() > 0.05  # 4e-8 of plainly whitened vectors of as many dimensions
+
+
 def test_whitening_teaches_the_whitened_cosines(plm: Path) -> None:
     model = BiFamily().create(plm, compute=CPU, max_length=16, pooling="mean")
     sentences = list(make_pairs(200).sentences)
@@ -165,6 +193,27 @@ def test_priming_pulls_the_two_views_together(method: str, plm: Path) -> None:
     losses: list[Any] = []
     prime_model(model, sentences, settings, run)
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
+
+
+@pytest.mark.parametrize("arch", ["albert", "modernbert", "bert"])
+def test_views_differ_of_models_with_and_without_dropout_of_their_own(
+    arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = BiFamily().create(tiny_plm(tmp_path / arch, arch), compute=CPU, max_length=16)
+    assert has_dropout(model.module) == (arch == "bert")
+    apart: list[float] = []
+    real = prime_module.info_nce
+
+    def seen(first: Any, second: Any, temperature: float) -> Any:
+        if first.requires_grad:  # what is measured at the end has no dropout
+            apart.append((first - second).abs().max().item())
+        return real(first, second, temperature)
+
+    monkeypatch.setattr(prime_module, "info_nce", seen)
+    settings = build({"plm": ["x"], "prime": {"method": "simcse", "batch_size": 8}}).prime
+    prime_model(model, list(make_pairs(8).sentences), settings, fitting(settings))
+    assert min(apart) > 1e-3
+    assert has_dropout(model.module) == (arch == "bert")
 
 
 def test_the_head_of_priming_is_not_kept(plm: Path, tmp_path: Path) -> None:

@@ -141,6 +141,9 @@ def test_the_learning_rate_warms_up_and_decays_to_zero() -> None:
     assert rates[-1] == pytest.approx(0.01 / 8)
     constant = SETTINGS.model_copy(update={"schedule": "constant", "warmup": 0.0})
     assert {learning_rate(step, 10, constant) for step in range(10)} == {0.01}
+    # The only step of a short training is no warm-up, whose first rate is 0.
+    assert [learning_rate(step, 1, SETTINGS) for step in range(1)] == [0.01]
+    assert [learning_rate(step, 2, SETTINGS) for step in range(2)] == [0.0, 0.01]
 
 
 def test_the_order_is_a_permutation_that_only_its_arguments_decide() -> None:

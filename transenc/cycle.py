@@ -145,7 +145,7 @@ def plan(
     by = "last" if settings.select == "dev" and not dev else settings.select
     needs = tuple(s.name for s in models)
     if by == "agreement":
-        judged = [_judged(settings, s) for s in models]
+        judged = [_judged(settings, s, bi_pairs if bi_pairs != pairs else None) for s in models]
         stages += judged
         needs += tuple(s.name for s in judged)
     stages.append(Stage("select", "select", {"by": by}, needs))
@@ -181,14 +181,21 @@ def _raw(settings: Settings, student: Student, *, dev: bool) -> Stage:
     return Stage(f"evaluate/raw/{student.name}", "evaluate", facts, (), student.name, "bi")
 
 
-def _judged(settings: Settings, model: Stage) -> Stage:
-    """Return the stage that judges a model on the held-out pairs, beside the labels that it learnt from."""
-    learnt_from = (model.needs[0],) if model.kind == "distill" else ()
+def _judged(settings: Settings, model: Stage, bi_pairs: str | None) -> Stage:
+    """Return the stage that judges a model on the held-out pairs, beside the labels that it learnt from.
+
+    A start has none, but is measured on `bi_pairs`, too: pairs that bi-encoders alone learn from.
+    """
+    facts: dict[str, Any] = {"held_out": settings.held_out}
+    beside = model.needs[:1]
+    if model.kind == "prime":
+        facts |= {"own": bi_pairs} if bi_pairs else {}
+        beside = (bi_pairs,) if bi_pairs else ()
     return Stage(
         f"agreement/{model.name}",
         "agree",
-        {"held_out": settings.held_out},
-        (model.name, "pairs", *learnt_from),
+        facts,
+        (model.name, "pairs", *beside),
         model.student,
         model.family,
         model.cycle,

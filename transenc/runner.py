@@ -404,12 +404,15 @@ class Runner:
         places = held_out(len(self.pairs), stage.settings["held_out"], context.settings.seed)
         held = self.pairs.take(places)
         scorer = family(str(stage.family)).load(context.store.path(stage.needs[0]), compute=context.compute)
-        taught: Pairs | None = None
-        if len(stage.needs) > 2:  # held out of other pairs when bi-encoders have their own
-            silver = self._labelled(stage.needs[2])
-            own = held_out(len(silver), stage.settings["held_out"], context.settings.seed)
-            taught = silver.take(own)
-        scores, facts = judge(scorer, held, taught, derive(context.settings.seed, stage.name))
+
+        def part(pairs: Pairs) -> Pairs:  # held out of other pairs when bi-encoders have their own
+            return pairs.take(held_out(len(pairs), stage.settings["held_out"], context.settings.seed))
+
+        own, taught = stage.settings.get("own"), None
+        if own is None and len(stage.needs) > 2:
+            taught = part(self._labelled(stage.needs[2]))
+        seed = derive(context.settings.seed, stage.name)
+        scores, facts = judge(scorer, held, taught, seed, own=part(self.pairs_of(own)) if own else None)
         write_pairs(held.with_scores(scores), out / "scores.parquet")
         return {"model": stage.needs[0], "held_out": len(held), **facts}
 

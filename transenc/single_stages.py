@@ -52,6 +52,7 @@ def prime_to(
     }  # fmt: skip
 
     def make(work: Path, checkpoints: Checkpoints) -> None:
+        torch.manual_seed(derive(settings.seed, "prime", "start"))  # a pooler may be new
         encoder = find_family("bi").create(
             plm.path,
             compute=compute,

@@ -111,7 +111,9 @@ def order(seed: int, stage: str, epoch: int, n: int) -> Index:
 
 def learning_rate(step: int, steps: int, settings: FitSettings) -> float:
     """Return the rate of a step: linear warm-up, then linear decay to 0, or constant."""
-    warmup = math.ceil(settings.warmup * steps)
+    warmup = min(
+        math.ceil(settings.warmup * steps), steps - 1
+    )  # whose first step has rate 0: never the only one
     if step < warmup:
         return settings.learning_rate * step / warmup
     if settings.schedule == "constant":

@@ -15,7 +15,14 @@ from transenc.errors import DataError
 from transenc.models import layout
 from transenc.models.device import Compute
 from transenc.models.layout import HEAD, head_of
-from transenc.models.segments import CALIBRATE, Apart, SegmentModel, apart_of, separator_of
+from transenc.models.segments import (
+    CALIBRATE,
+    Apart,
+    SegmentModel,
+    apart_of,
+    gives_types,
+    separator_of,
+)
 from transenc.models.tokens import Tokens
 from transenc.models.transformer import (
     Head,
@@ -155,7 +162,7 @@ class CrossFamily:
         module = (
             _with_segments(start, tokenizer)
             if head == "segments"
-            else load_module(start, "AutoModelForSequenceClassification", num_labels=1)
+            else load_module(start, "AutoModelForSequenceClassification", new_head=True, num_labels=1)
         )
         config: Any = module.config
         length = own_length(start, config) if max_length is None else min(max_length, position_limit(config))
@@ -181,7 +188,12 @@ class CrossFamily:
 def _with_segments(start: Path, tokenizer: Any) -> nn.Module:
     body, found = load_module(start, "AutoModel"), head_of(start)
     if found is None:
-        return SegmentModel(body, separator_of(tokenizer, start), apart_of(body.config, tokenizer))
+        return SegmentModel(
+            body,
+            separator_of(tokenizer, start),
+            apart_of(body.config, tokenizer),
+            typed=gives_types(tokenizer),
+        )
     return _restored(body, found, start)
 
 
@@ -191,6 +203,7 @@ def _restored(body: nn.Module, found: Any, path: Path) -> SegmentModel:
         apart = told and Apart(float(told["across"]), int(told["begin"]), int(told["offset"]))
         if found["name"] != "segments" or not np.isfinite([*numbers, apart.across if apart else 0.0]).all():
             raise ValueError(f"head {found['name']!r}, line {numbers}, apart {told}")
-        return SegmentModel(body, int(found["separator"]), apart or None, *numbers)
+        typed = bool(found.get("typed", False))  # heads of before go by the separator alone
+        return SegmentModel(body, int(found["separator"]), apart or None, *numbers, typed=typed)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path / 'config.json'}: its {HEAD} cannot be used: {error}") from error

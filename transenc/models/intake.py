@@ -234,6 +234,12 @@ def check(path: Path) -> None:
         raise ConfigError(
             f"{path / 'config.json'}: model_type '{kind}' is not one of {', '.join(MODEL_TYPES)}."
         )
+    positions = config.get("position_embedding_type") or "absolute"
+    if positions != "absolute":
+        raise ConfigError(
+            f"{path / 'config.json'}: position_embedding_type '{positions}' is no longer computed by transformers; "
+            "'absolute' is."
+        )
     for key, limit in LIMITS.items():
         value = config.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= limit:

@@ -45,7 +45,7 @@ class SegmentModel(nn.Module):
     A classifier's head begins at random and needs thousands of pairs before it compares sentences. This one begins
     near what the body knows already, as pretrained vectors of similar sentences have high cosines, and attention
     across the sentences does the rest. separator: the id of the token that ends the first sentence. apart: None for a
-    body that reads them like any pair.
+    body that reads them like any pair. typed: the second sentence's tokens have type 1.
     """
 
     def __init__(
@@ -55,11 +55,14 @@ class SegmentModel(nn.Module):
         apart: Apart | None = None,
         slope: float | None = None,
         shift: float = 0.0,
+        *,
+        typed: bool = False,
     ) -> None:
         super().__init__()
         self.body = body
         self.separator = separator
         self.apart = apart
+        self.typed = typed
         self.fresh = slope is None
         self.slope = nn.Parameter(torch.tensor(LEAST_SLOPE if slope is None else slope))
         self.shift = nn.Parameter(torch.tensor(shift))
@@ -79,10 +82,17 @@ class SegmentModel(nn.Module):
         self.body.set_attn_implementation(name)
 
     def segments(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return which tokens belong to each segment, (batch, length) int64 both; the first ends with a separator."""
+        """Return which tokens belong to each segment, (batch, length) int64 both; the first ends with a separator.
+
+        Types tell them apart where the tokenizer gives some, as a sentence may hold the separator's text itself.
+        """
+        mask = batch["attention_mask"]
+        if self.typed:
+            first = (1 - batch["token_type_ids"]) * mask
+            return first, mask - first
         ends = (batch["input_ids"] == self.separator).long()
-        first = (torch.cumsum(ends, 1) - ends == 0).long() * batch["attention_mask"]
-        return first, batch["attention_mask"] - first
+        first = (torch.cumsum(ends, 1) - ends == 0).long() * mask
+        return first, mask - first
 
     def inputs(self, batch: Batch) -> Batch:
         """Return what the body reads: with `apart`, its own positions and attention mask."""
@@ -133,6 +143,7 @@ class SegmentModel(nn.Module):
             "slope": self.slope.item(),
             "shift": self.shift.item(),
             "apart": None if self.apart is None else asdict(self.apart),
+            "typed": self.typed,
         }
         setattr(self.config, HEAD, head)
         self.body.save_pretrained(path, **options)
@@ -178,6 +189,11 @@ def separator_of(tokenizer: Any, start: Path) -> int:
             "Use distill.cross.head=classifier."
         )
     return int(tokenizer.sep_token_id)
+
+
+def gives_types(tokenizer: Any) -> bool:
+    """Tell whether a tokenizer gives a second sentence's tokens type 1."""
+    return 1 in tokenizer("a", "a").get("token_type_ids", [])
 
 
 def apart_of(config: Any, tokenizer: Any) -> Apart | None:

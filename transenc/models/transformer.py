@@ -5,6 +5,7 @@ Training and scoring share `rows`, so what is trained is exactly what later scor
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ from transenc.models.tokens import (
 )
 from transenc.models.unpadded import Batch, position_offset
 from transenc.pairs import Index
+
+SENTENCES = "sentence_bert_config.json"  # what sentence-transformers says of a tokenizer's use
 
 
 class Head(Protocol):
@@ -192,6 +195,7 @@ def evaluating(module: nn.Module, *, noisy: bool = False) -> Iterator[None]:
 
 def load_tokenizer(path: Path) -> Any:
     """Load a fast tokenizer from a checked local directory."""
+    from tokenizers import normalizers
     from transformers import AutoTokenizer  # seconds to import
 
     try:
@@ -202,31 +206,61 @@ def load_tokenizer(path: Path) -> Any:
         raise ConfigError(
             f"{path} has no fast tokenizer (tokenizer.json); convert it with a current transformers."
         )
+    if _said(path, SENTENCES, "do_lower_case"):
+        # sentence-transformers lowers texts before it tokenizes them; here the tokenizer does, also when it is saved.
+        backend = tokenizer.backend_tokenizer
+        own = [backend.normalizer] if backend.normalizer else []
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
     return tokenizer
 
 
-def load_module(path: Path, auto: str, **options: Any) -> nn.Module:
-    """Load fp32 weights through the transformers Auto class `auto` from a checked local directory."""
+def load_module(path: Path, auto: str, *, new_head: bool = False, **options: Any) -> nn.Module:
+    """Load fp32 weights through the transformers Auto class `auto` from a checked local directory.
+
+    new_head: what stands on the body may be missing, and is then drawn from torch's generator. Raises DataError for
+    weights that are missing otherwise; transformers would draw those as well.
+    """
     import transformers
 
     try:
         with quiet():
-            module = getattr(transformers, auto).from_pretrained(
+            module, found = getattr(transformers, auto).from_pretrained(
                 path,
                 dtype=torch.float32,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                output_loading_info=True,
                 **options,
             )
     except Exception as error:
         raise DataError(f"{path}: its model cannot be loaded: {_first_line(error)}") from error
+    missing = sorted(set(found["missing_keys"]) - set(_may_be_missing(module, new_head=new_head)))
+    if missing:
+        others = sorted(found["unexpected_keys"])
+        there = f" (it has {others[0]} and {len(others) - 1} more that are not used)" if others else ""
+        raise DataError(
+            f"{path}: its weights lack {missing[0]} and {len(missing) - 1} more{there}. The file is incomplete, or "
+            "was saved under other names: save it with save_pretrained."
+        )
     for name, parameter in module.named_parameters():
         if not torch.isfinite(parameter).all():
             raise DataError(f"{path}: the weight {name} holds NaN or infinity.")
     # A head is added anew or not at all; what a start says of its own must not be saved with another one.
     module.config.__dict__.pop(HEAD, None)
     return module.eval()  # type: ignore[no-any-return]
+
+
+def _may_be_missing(module: Any, *, new_head: bool) -> list[str]:
+    """Name the weights that nothing here reads, a bare body's pooler, or that a new head has."""
+    body = module.base_model
+    names = [name for name, _ in module.named_parameters()]
+    if body is module:
+        return [name for name in names if name.startswith("pooler.")]
+    within = f"{module.base_model_prefix}."
+    return (
+        [n for n in names if not n.startswith(within) or n.startswith(f"{within}pooler.")] if new_head else []
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -257,18 +291,19 @@ def position_limit(config: Any) -> int:
 
 def own_length(path: Path, config: Any) -> int:
     """Return the length a model directory was saved with, at most what it has positions for."""
-    import json
-
     lengths = [position_limit(config)]
-    for file, key in (
-        ("sentence_bert_config.json", "max_seq_length"),
-        ("tokenizer_config.json", "model_max_length"),
-    ):
-        if (path / file).is_file():
-            try:
-                value = json.loads((path / file).read_text(encoding="utf-8")).get(key)
-            except (ValueError, AttributeError) as error:
-                raise DataError(f"{path / file}: not a JSON object: {_first_line(error)}") from error
-            if isinstance(value, int | float) and value > 0:
-                lengths.append(int(min(value, lengths[0])))
+    for file, key in ((SENTENCES, "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+        value = _said(path, file, key)
+        if isinstance(value, int | float) and value > 0:
+            lengths.append(int(min(value, lengths[0])))
     return min(lengths)
+
+
+def _said(path: Path, file: str, key: str) -> Any:
+    """Return what a file of a model directory says of a key; None where there is no such file or key."""
+    if not (path / file).is_file():
+        return None
+    try:
+        return json.loads((path / file).read_text(encoding="utf-8")).get(key)
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path / file}: not a JSON object: {_first_line(error)}") from error

@@ -30,8 +30,12 @@ ROWS = ("bert", "electra", "roberta", "xlm-roberta", "camembert")
 
 def position_offset(config: Any) -> int:
     """Return the position id of a sequence's first token: the RoBERTa line counts from pad_token_id + 1."""
-    line = ("roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm")
-    return 2 if config.model_type in line else 0
+    if config.model_type == "mpnet":
+        return 2  # whatever its padding is
+    if config.model_type not in ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm"):
+        return 0
+    padding = getattr(config, "pad_token_id", None)  # transformers' own default is 1
+    return (padding if isinstance(padding, int) else 1) + 1
 
 
 def fits(config: Any) -> bool:
@@ -147,7 +151,7 @@ def _positions(ids: Tensor, config: Any) -> Tensor:
     if not position_offset(config):
         return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     # The RoBERTa line counts what is not the padding id, also where a text holds that by name.
-    pad = int(config.pad_token_id)
+    pad = position_offset(config) - 1
     real = (ids != pad).long()
     return real.cumsum(1) * real + pad
 

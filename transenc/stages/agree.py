@@ -9,20 +9,20 @@ import torch
 
 from transenc.agreement import agreement, alignment, uniformity, word_overlap
 from transenc.pairs import Pairs, Scores
-from transenc.stages.views import dropout
+from transenc.stages.views import DROPOUT, dropout
 
 SENTENCES = 1_000  # that alignment and uniformity are taken over
-P = 0.1  # the dropout of BERT and its line
 
 
 def judge(
-    scorer: Any, held: Pairs, taught: Pairs | None, seed: int
+    scorer: Any, held: Pairs, taught: Pairs | None, seed: int, *, own: Pairs | None = None
 ) -> tuple[Scores, dict[str, float | None]]:
     """Return a model's scores of the held-out pairs and what they say about it.
 
-    taught: held-out pairs of those that it learnt from, with their silver labels. The facts are labels: agreement
-    with these labels. noise: agreement of two scorings with dropout on: how sure the model is of its own ranking; of
-    a model that has no dropout, with 0.1. words: agreement of the labels with word overlap.
+    taught: held-out pairs of those that it learnt from, with their silver labels. own: held-out pairs of those that
+    bi-encoders alone learn from. The facts are labels: agreement with these labels. noise: agreement of two scorings
+    with dropout on: how sure the model is of its own ranking; of a model that has no dropout, with 0.1. noise_own:
+    the same of `own`. words: agreement of the labels with word overlap.
     alignment, uniformity: of a bi-encoder's vectors, two dropout views being a positive pair; for information.
     """
     scores = scorer.score(held)
@@ -36,11 +36,8 @@ def judge(
     transformer.noisy = True
     try:
         facts["noise"] = _noise(scorer, held, seed)
-        if facts["noise"] == 1.0:  # no student could be nearer to its labels than that
-            with dropout(scorer.module, P):
-                transformer.changed()
-                facts["noise"] = _noise(scorer, held, seed)
-            transformer.changed()
+        if own is not None:
+            facts["noise_own"] = _noise(scorer, own, seed)
         if scorer.family == "bi":
             sentences = list(held.sentences[:SENTENCES])
             torch.manual_seed(seed + 3)
@@ -54,8 +51,20 @@ def judge(
 
 
 def _noise(scorer: Any, held: Pairs, seed: int) -> float:
+    views = _views(scorer, held, seed)
+    if np.array_equal(
+        views[0], views[1]
+    ):  # it has no dropout, and no student could be nearer to its labels than that
+        with dropout(scorer.module, DROPOUT):
+            scorer.transformer.changed()
+            views = _views(scorer, held, seed)
+        scorer.transformer.changed()
+    return agreement(*views)
+
+
+def _views(scorer: Any, held: Pairs, seed: int) -> list[Scores]:
     views = []
     for view in (1, 2):
         torch.manual_seed(seed + view)
         views.append(scorer.score(held))
-    return agreement(*views)
+    return views

@@ -15,10 +15,19 @@ from transenc.config import PrimeSettings
 from transenc.errors import DataError
 from transenc.models.bi import BiEncoder
 from transenc.models.tokens import Tokens
+from transenc.models.transformer import position_limit
 from transenc.objectives import cosine_matrix_mse, info_nce, nt_xent
 from transenc.pairs import Index
 from transenc.seeds import derive
-from transenc.stages.views import delete_tokens, drop_heads, dropout, mask_spans, repeat_tokens
+from transenc.stages.views import (
+    DROPOUT,
+    delete_tokens,
+    drop_heads,
+    dropout,
+    has_dropout,
+    mask_spans,
+    repeat_tokens,
+)
 from transenc.training import Fit, Fitted, fit
 
 logger = logging.getLogger(__name__)
@@ -40,6 +49,7 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
 
     whitened = whitened_embeddings(encoder.module, tokens) if settings.method == "whitening" else None
     special = encoder.transformer.tokenizer.all_special_ids
+    limit = position_limit(encoder.module.config)
     everything = np.arange(settings.batch_size)
 
     def loss_of(index: Index) -> Tensor:
@@ -53,7 +63,7 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
             )
             other, other_at = encoder.transformer.tokens(masked), everything[: len(index)]
         if settings.repeat:
-            other = repeat_tokens(other, other_at, settings.repeat, special)
+            other = repeat_tokens(other, other_at, settings.repeat, special, limit)
             other_at = everything[: len(index)]
         if settings.delete:
             own = delete_tokens(own, at, settings.delete, special)
@@ -74,7 +84,11 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
 
     if not settings.span_mask:  # a word that is cut through has other pieces
         run.words = encoder.transformer.words(tokens)
-    with dropout(encoder.module, settings.dropout), drop_heads(encoder.transformer, settings.drop_heads):
+    p = settings.dropout
+    if p is None and whitened is None and not has_dropout(encoder.module):
+        p = DROPOUT  # as in the papers: without any, the views of SimCSE are the same vector
+        logger.info("%s: the model has no dropout of its own; views are made with %g.", run.stage, p)
+    with dropout(encoder.module, p), drop_heads(encoder.transformer, settings.drop_heads):
         return fit(module, len(chosen), loss_of, run)
 
 
@@ -83,12 +97,15 @@ def whitened_embeddings(module: nn.Module, tokens: Tokens) -> Tensor:
 
     Whitening takes away the directions that all sentences share, after which plain means of word embeddings rank
     similarity far better (Su et al. 2021, "Whitening Sentence Representations"). Directions with under 1e-6 of the
-    largest variance are left out.
+    largest variance are left out. Of fewer than 4 sentences a dimension the small variances are mostly chance, and
+    dividing by them makes all sentences equally far from each other: all are raised by a part of their mean (ours,
+    docs/method.md).
     """
     table: Tensor = module.get_input_embeddings().weight.detach().float()  # type: ignore[operator]
     means = mean_tokens(table, tokens, np.arange(len(tokens)))
     centre = means.mean(0)
     variances, directions = torch.linalg.eigh(torch.cov((means - centre).T.double()))
+    variances = variances + max(0.0, len(variances) / len(tokens) - 0.25) / 4 * variances.mean()
     kept = variances > variances[-1] * 1e-6
     scale = (directions[:, kept] / variances[kept].sqrt()).float()
     white: Tensor = (table - centre) @ scale

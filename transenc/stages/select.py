@@ -40,14 +40,15 @@ def choose_by_agreement(
     tuned: whether a student's start was tuned for similarity before.
     """
     candidates = []
-    noise: dict[str, float] = {}
+    noise: dict[tuple[str, str], float | None] = {}
     for name, facts in models.items():
         student, seen = facts["student"], judged[name]
         if seen["labels"] is None:
-            noise[student] = seen["noise"]
+            noise[student, "cross"] = seen["noise"]
+            noise[student, "bi"] = seen.get("noise_own", seen["noise"])
         # A tuned start is replaced only by models as near to their labels as it is to itself under dropout, a raw
         # one by any that learnt more of them than words in common tell.
-        needed = noise[student] if tuned[student] else seen["words"]
+        needed = noise[student, facts["family"]] if tuned[student] else seen["words"]
         candidates.append(
             Candidate(
                 name, student, facts["family"], facts["cycle"], scores[name], seen["labels"], needed or 0.0

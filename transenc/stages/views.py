@@ -15,6 +15,7 @@ from transenc.models.tokens import Tokens
 from transenc.models.transformer import Transformer
 from transenc.pairs import Index
 
+DROPOUT = 0.1  # of BERT and its line, for models that have none where two views or scorings must differ
 SHORTEST_MASKED = 30  # characters; shorter sentences are left whole (Mirror-BERT, data_loader.py)
 
 # The linear layer behind the attention heads, by architecture: its input is the heads' outputs end to end.
@@ -51,15 +52,15 @@ def mask_spans(sentences: Sequence[str], tokenizer: Any, span: int, unit: str) -
     return masked
 
 
-def repeat_tokens(tokens: Tokens, index: Index, rate: float, special: Sequence[int]) -> Tokens:
+def repeat_tokens(tokens: Tokens, index: Index, rate: float, special: Sequence[int], limit: int) -> Tokens:
     """Repeat random tokens of the sequences at `index` (ESimCSE, section 3.1: length stops giving pairs away).
 
     Of n tokens, up to max(2, rate * n), a number drawn anew for each sequence, stand twice. Special tokens never
-    do.
+    do. No sequence grows beyond `limit` tokens.
     """
 
-    def counts(plain: Index) -> Index:
-        most = min(len(plain), max(2, int(rate * len(plain))))
+    def counts(plain: Index, length: int) -> Index:
+        most = min(len(plain), max(2, int(rate * len(plain))), max(0, limit - length))
         chosen = torch.randperm(len(plain))[: int(torch.randint(most + 1, ()))].numpy()
         return 1 + np.bincount(chosen, minlength=len(plain))
 
@@ -72,7 +73,7 @@ def delete_tokens(tokens: Tokens, index: Index, rate: float, special: Sequence[i
     At least one token of each stays, and every special one. Word deletion, as compared in SimCSE, table 1.
     """
 
-    def counts(plain: Index) -> Index:
+    def counts(plain: Index, length: int) -> Index:
         kept = (torch.rand(len(plain)) >= rate * torch.rand(())).numpy()
         if len(plain) and not kept.any():
             kept[int(torch.randint(len(plain), ()))] = True
@@ -87,11 +88,29 @@ def _resized(tokens: Tokens, index: Index, special: Sequence[int], counts: Any) 
         row = slice(tokens.offsets[i], tokens.offsets[i + 1])
         times = np.ones(row.stop - row.start, np.int64)
         plain = np.flatnonzero(~np.isin(tokens.ids[row], special))
-        times[plain] = counts(plain)
+        times[plain] = counts(plain, len(times))
         ids.append(np.repeat(tokens.ids[row], times))
         types.append(np.repeat(tokens.types[row], times))
         lengths.append(int(times.sum()))
     return Tokens(np.concatenate(ids), np.concatenate(types), np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def has_dropout(module: nn.Module) -> bool:
+    """Tell whether a model has any dropout of its own: ALBERT and ModernBERT have none by default."""
+    return any(getattr(place, name) for place, name in _places(module) if place is not module.config)
+
+
+def _places(module: nn.Module) -> Iterator[tuple[Any, str]]:
+    """Yield the objects that hold a dropout's probability, and its name there."""
+    config: Any = module.config
+    named = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+    yield from ((config, name) for name in named if hasattr(config, name))
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            yield part, "p"
+        else:
+            held = ("dropout_prob", "attention_dropout")
+            yield from ((part, name) for name in held if isinstance(getattr(part, name, None), float))
 
 
 @contextmanager
@@ -100,21 +119,7 @@ def dropout(module: nn.Module, p: float | None) -> Iterator[None]:
 
     The model's own are back after it, so that a saved model trains later as its PLM would.
     """
-    config: Any = module.config
-    places: list[tuple[Any, str]] = []
-    if p is not None:
-        named = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
-        places += [(config, name) for name in named if hasattr(config, name)]
-        for part in module.modules():
-            if isinstance(part, nn.Dropout):
-                places.append((part, "p"))
-            else:
-                held = (
-                    n
-                    for n in ("dropout_prob", "attention_dropout")
-                    if isinstance(getattr(part, n, None), float)
-                )
-                places += [(part, name) for name in held]
+    places = [] if p is None else list(_places(module))
     before = [(place, name, getattr(place, name)) for place, name in places]
     for place, name in places:
         setattr(place, name, p)
