@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import make_pairs
 from transenc.config import build
 from transenc.cycle import Student, batches, model_stages, plan, student_names
+from transenc.pairs import join
+from transenc.session import selection
 
 
 def planned(n: int = 1, **values: Any) -> Any:
@@ -91,6 +94,20 @@ def test_the_start_is_a_candidate_for_the_best_bi_encoder() -> None:
     best = next(s for s in stages if s.name == "best/bi")
     assert "prime/s0" in best.needs
     assert [s.cycle for s in model_stages(stages, "s0", "bi")] == [0, 1, 2]
+
+
+def test_test_pairs_that_helped_to_select_are_counted() -> None:
+    settings, dev, test = (
+        build({"plm": ["x"]}),
+        make_pairs(12, scored=True),
+        make_pairs(20, seed=5, scored=True),
+    )
+    assert (
+        selection(settings, dev, {"t": test}) == "12 labelled development pairs select checkpoints and cycles"
+    )
+    both = join([test, dev.take(slice(0, 3)).flipped()])
+    told = selection(settings, dev, {"t": both, "u": test})
+    assert told.endswith("; 3 of the 43 test pairs are among them, so they helped to select")
 
 
 def test_without_labels_every_model_is_judged_on_held_out_pairs_before_selection() -> None:

@@ -21,8 +21,8 @@ from transenc.inputs import recipe_for
 from transenc.models.bi import BiFamily
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
-from transenc.models.intake import describe, is_tuned, own_settings, resolve
-from transenc.models.transformer import position_limit
+from transenc.models.intake import describe, is_tuned, own_settings, resolve, unheeded
+from transenc.models.transformer import own_length, position_limit
 from transenc.models.unpadded import position_offset
 
 
@@ -369,6 +369,73 @@ def test_texts_are_lowered_where_a_directory_says_so(plm: Path, tmp_path: Path) 
     )
     other = SentenceTransformer(str(tmp_path / "again"), device="cpu").encode(sentence)
     np.testing.assert_allclose(other, theirs, atol=1e-5)
+
+
+def test_what_a_directory_asks_of_sentence_transformers_alone_is_named(
+    plm: Path, tmp_path: Path, caplog: Any
+) -> None:
+    assert unheeded(plm) == []
+    path = Path(shutil.copytree(plm, tmp_path / "m"))
+    (path / "config_sentence_transformers.json").write_text(
+        '{"prompts": {"query": "find: ", "document": ""}}'
+    )
+    (path / "sentence_roberta_config.json").write_text('{"max_seq_length": 12, "tokenizer_args": {"a": 1}}')
+    edit(path / "tokenizer_config.json", truncation_side="left")
+    edit(path / "config.json", sentence_transformers={"activation_fn": "torch.nn.modules.linear.Identity"})
+    lines = unheeded(path)
+    assert [
+        word in line
+        for word, line in zip(("(query)", "tokenizer_args", "ends", "Identity"), lines, strict=True)
+    ]
+    for _ in range(2):
+        resolve(str(path))
+    assert sorted(r.getMessage() for r in caplog.records) == sorted(lines)  # once
+    assert own_length(path, SimpleNamespace(model_type="bert", max_position_embeddings=64)) == 12
+    edit(path / "config.json", sentence_transformers={"activation_fn": "torch.nn.modules.activation.Sigmoid"})
+    assert len(unheeded(path)) == 3
+
+
+def test_the_length_for_sentences_goes_before_the_tokenizers(plm: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(plm, tmp_path / "m"))
+    edit(path / "tokenizer_config.json", model_max_length=12)
+    config = SimpleNamespace(model_type="bert", max_position_embeddings=64)
+    assert own_length(path, config) == 12
+    (path / "sentence_bert_config.json").write_text('{"max_seq_length": 40}')
+    assert own_length(path, config) == 40
+    (path / "sentence_bert_config.json").write_text('{"max_seq_length": null}')
+    assert own_length(path, config) == 12
+
+
+def test_tokens_without_an_embedding_are_named(plm: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(plm, tmp_path / "m"))
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    last = max(tokenizer["model"]["vocab"].values())
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": last + 1, "content": "<extra>"})
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    model = BiFamily().create(path, compute=Compute("cpu", "fp32"), max_length=16)
+    model.encode(["a man"])
+    with pytest.raises(
+        DataError, match=rf"makes the token <extra> \({last + 1}\), and the model has embeddings of"
+    ):
+        model.encode(["a <extra> man"])
+
+
+@pytest.mark.parametrize("kind", ["class", "tokens"])
+def test_a_saved_tokenizer_is_read_by_both_versions_of_transformers(
+    kind: str, plm: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(plm, tmp_path / "m"))
+    more: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    if kind == "tokens":
+        more["additional_special_tokens"] = ["[MASK]", "[UNK]"]
+    edit(path / "tokenizer_config.json", **more)
+    model = BiFamily().create(path, compute=Compute("cpu", "fp32"), max_length=16)
+    model.save(tmp_path / "saved")
+    written = json.loads((tmp_path / "saved/tokenizer_config.json").read_text())
+    assert written["tokenizer_class"] == "PreTrainedTokenizerFast"  # version 4 knows no TokenizersBackend
+    assert not isinstance(written.get("extra_special_tokens"), list)  # where version 4 expects names
+    again = BiFamily().load(tmp_path / "saved", compute=Compute("cpu", "fp32"))
+    np.testing.assert_array_equal(again.encode(["a [MASK] runs"]), model.encode(["a [MASK] runs"]))
 
 
 @pytest.mark.parametrize(("padding", "offset"), [(0, 1), (1, 2), (3, 4)])

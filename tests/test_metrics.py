@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from transenc.errors import DataError
-from transenc.metrics import METRICS, auc, average_precision, bootstrap, pearson, ranks, spearman
+from transenc.metrics import METRICS, auc, average_precision, bootstrap, pearson, quality, ranks, spearman
 
 SEEDS = range(20)
 
@@ -121,3 +121,13 @@ def test_bootstrap_of_all_sts_pairs_takes_seconds() -> None:
     low, high = bootstrap(spearman, scores, gold)
     assert time.perf_counter() - start < 10
     assert low < spearman(scores, gold) < high
+
+
+def test_a_model_that_tells_nothing_apart_has_no_correlation_and_no_error() -> None:
+    gold = [0.1, 0.9, 0.5]
+    assert quality("spearman", [0.3, 0.3, 0.3], gold) == 0
+    assert quality("pearson", [1, 1, 1], gold) == 0
+    assert quality("auc", [1, 1, 1], [0, 1, 1]) == 0.5
+    assert quality("spearman", [1, 3, 2], gold) == spearman([1, 3, 2], gold) > 0.99
+    with pytest.raises(DataError, match="gold scores are 1: Spearman is undefined"):
+        quality("spearman", [0.3, 0.3, 0.3], [1, 1, 1])

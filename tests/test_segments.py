@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from tests.conftest import make_pairs
 from tests.test_single import content
 from tests.tiny import ARCHITECTURES, WITH_TYPES, tiny_plm
+from transenc.cli.app import main
 from transenc.config import build
 from transenc.errors import ConfigError, DataError, Interrupted
 from transenc.export.onnx import export_onnx
@@ -19,10 +21,12 @@ from transenc.interrupt import StopFlag
 from transenc.models.bi import BiFamily
 from transenc.models.cross import CrossEncoder, CrossFamily
 from transenc.models.device import Compute
+from transenc.models.layout import head_of
 from transenc.models.loading import family_of, load_scorer
 from transenc.models.segments import APART, HIDDEN, SegmentModel, logistic_line
 from transenc.pairs import Pairs
 from transenc.single_stages import distill_to
+from transenc.writers import write_pairs
 
 CPU = Compute("cpu", "fp32")
 
@@ -65,6 +69,21 @@ def test_the_logit_is_a_line_over_the_cosine_of_the_segments(arch: str, tmp_path
     wanted = [by_hand(model, left, right) for left, right in pairs.rows()]
     np.testing.assert_allclose(model.score(pairs), wanted, atol=1e-5)  # in padded batches
     assert np.std(wanted) > 0
+
+
+@pytest.mark.parametrize("more", [[], ["--set", "distill.cross.head=classifier"]])
+def test_distil_keeps_the_head_of_its_start_unless_another_is_named(
+    more: list[str], plm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(plm).save(tmp_path / "start")
+    write_pairs(make_pairs(40, scored=True), tmp_path / "pairs.tsv")
+    given = ["--pairs", str(tmp_path / "pairs.tsv"), "--family", "cross", "--start", str(tmp_path / "start")]
+    given += ["--out", str(tmp_path / "out"), "--set", "distill.cross.batch_size=8", *more]
+    monkeypatch.setattr(sys, "argv", ["transenc", "distill", *given])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    assert (head_of(tmp_path / "out") is None) == bool(more)
 
 
 @pytest.mark.parametrize("arch", WITH_TYPES)

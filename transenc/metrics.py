@@ -133,6 +133,18 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def quality(name: str, scores: npt.ArrayLike, gold: npt.ArrayLike) -> float:
+    """Return a metric of a model's scores; 0 where all are equal and it is a correlation: nothing is told apart.
+
+    Gold of one value raises DataError, as there nothing can be told.
+    """
+    metric, column = METRICS[name], _checked(scores, "score")
+    if not metric.binary and len(column) and column.min() == column.max():
+        metric(np.arange(len(column)), gold)
+        return 0.0
+    return metric(column, gold)
+
+
 def metric_for(gold: npt.ArrayLike) -> str:
     """Name the metric of gold scores: auc when all are 0 or 1, else spearman."""
     return "auc" if bool(np.isin(np.asarray(gold), (0, 1)).all()) else "spearman"

@@ -22,7 +22,7 @@ from transenc.cycle import Stage, batches
 from transenc.errors import DamagedError, DataError
 from transenc.gold_plan import GOLD
 from transenc.memory import release
-from transenc.metrics import METRICS
+from transenc.metrics import METRICS, quality
 from transenc.models.bi import BiEncoder
 from transenc.models.device import Compute
 from transenc.models.layout import head_of
@@ -439,7 +439,7 @@ class Runner:
             )
             columns[name] = scores
             write_pairs(gold.with_scores(scores), out / f"{name}.parquet")
-        return {**facts, **self._measured(columns)}
+        return {**facts, **self._measured(columns, facts.get("model", "the raw start"))}
 
     def _ensemble(self, stage: Stage, out: Path, identity: str) -> Info:
         """Average the scores of the students' starts, or best models; metrics are taken afterwards."""
@@ -454,17 +454,24 @@ class Runner:
         }
         for name, scores in columns.items():
             write_pairs(self.context.tests[name].with_scores(scores), out / f"{name}.parquet")
-        return {"members": members, **self._measured(columns)}
+        return {"members": members, **self._measured(columns, "the mean of " + ", ".join(members))}
 
-    def _measured(self, columns: Mapping[str, Scores]) -> Info:
-        """Return each test set's metric, its average precision when gold is binary, and the average of one metric."""
+    def _measured(self, columns: Mapping[str, Scores], of: str) -> Info:
+        """Return each test set's metric, its average precision when gold is binary, and the average of one metric.
+
+        of: whose scores they are, for a warning.
+        """
         metrics = {name: self.context.metrics.get(name, self.context.metric) for name in columns}
         values: dict[str, float] = {}
         precision: dict[str, float] = {}
         for name, scores in columns.items():
             gold = self.context.tests[name].scores
             assert gold is not None
-            values[name] = float(METRICS[metrics[name]](scores, gold))
+            values[name] = quality(metrics[name], scores, gold)
+            if scores.min() == scores.max():
+                logger.warning(
+                    "%s scores all %d pairs of %s alike: nothing is told apart.", of, len(scores), name
+                )
             if METRICS[metrics[name]].binary:
                 precision[name] = float(METRICS["average_precision"](scores, gold))
         # A Spearman correlation and an area under a curve have no common scale.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from transenc.stages.context import Context
 from transenc.stages.fill import find_masked_lm, models_of
 from transenc.stages.readable import check_lengths
 from transenc.store import Store, canonical, refuse_file, write_file
+from transenc.tasks import shared
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class Session:
         runner.fill_of = lambda name: find_masked_lm(
             name or settings.plm[0], compute=compute, offline=offline
         )
-        notes = [*inputs.said, selection(settings, inputs.dev)]
+        notes = [*inputs.said, selection(settings, inputs.dev, inputs.tests)]
         notes += [f"{name}: {plm.note}" for name, plm in context.plms.items() if plm.note]
         return cls(settings, root, inputs, students, stages, context, runner, notes)
 
@@ -302,11 +303,11 @@ class Session:
         by = self.runner.info("select", "select")["by"]
         metrics = {name: context.metrics.get(name, context.metric) for name in context.tests}
         said = setting(self.runner.trained_on(), context.tests)
-        chosen_by = selection(self.settings, context.dev)
+        chosen_by = selection(self.settings, context.dev, context.tests)
         return Outcome(rows, best, context.metric, by, metrics, said, chosen_by, ensembles, raw, warnings)
 
 
-def selection(settings: Settings, dev: Pairs | None) -> str:
+def selection(settings: Settings, dev: Pairs | None, tests: Mapping[str, Pairs]) -> str:
     """Say what chooses checkpoints and cycles, and whether labels do."""
     if settings.select == "agreement":
         return "no labels: agreement on held-out unlabelled pairs selects checkpoints and cycles"
@@ -316,7 +317,9 @@ def selection(settings: Settings, dev: Pairs | None) -> str:
         return "no labels: the last cycle is kept (--select last)"
     if dev is None:
         return "no development data: the last cycle is kept (--select agreement chooses without labels)"
-    return f"{len(dev):,} labelled development pairs select checkpoints and cycles"
+    both, total = sum(shared(dev, test) for test in tests.values()), sum(map(len, tests.values()))
+    among = f"; {both:,} of the {total:,} test pairs are among them, so they helped to select" if both else ""
+    return f"{len(dev):,} labelled development pairs select checkpoints and cycles{among}"
 
 
 def _check_labels_wanted(settings: Settings, *, dev: bool) -> None:

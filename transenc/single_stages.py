@@ -12,9 +12,10 @@ from transenc.config import Settings
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError
 from transenc.interrupt import StopFlag
-from transenc.metrics import METRICS
+from transenc.metrics import quality
 from transenc.models.device import Compute
 from transenc.models.intake import resolve
+from transenc.models.layout import head_of
 from transenc.pairs import Pairs
 from transenc.progress import Progress
 from transenc.seeds import derive
@@ -77,12 +78,16 @@ def distill_to(
     out: Path,
     *,
     symmetric: bool = True,
+    keep_head: bool = False,
     device: str = "auto",
     offline: bool = False,
     stop: StopFlag | None = None,
     report: Report = lambda progress: None,
 ) -> Fitted:
-    """Train a student of `family`, begun from `settings.plm[0]`, on scored pairs and write the directory `out`."""
+    """Train a student of `family`, begun from `settings.plm[0]`, on scored pairs and write the directory `out`.
+
+    keep_head: a cross-encoder's start that has a segment head keeps it, whatever the settings ask for.
+    """
     chosen = getattr(settings.distill, family)
     if chosen.trials > 1 and dev is None:
         raise ConfigError(
@@ -90,6 +95,8 @@ def distill_to(
         )
     compute = Compute.choose(device, settings.precision)
     plm = resolve(settings.plm[0], offline=offline)
+    if keep_head and family == "cross" and head_of(plm.path) is not None:
+        chosen = chosen.model_copy(update={"head": "segments"})
     identity = {
         "family": family, "distill": chosen.model_dump(), "pooling": settings.pooling, "seed": settings.seed,
         "precision": compute.precision, "plm": plm_digest(plm.path), "pairs": pairs_digest(pairs),
@@ -109,7 +116,7 @@ def distill_to(
         def measure() -> float:
             assert dev is not None
             assert dev.scores is not None
-            return float(METRICS["spearman"](student.score(dev), dev.scores))
+            return quality("spearman", student.score(dev), dev.scores)
 
         run = Fit(chosen, compute, seed, "distill", checkpoints=checkpoints, report=report, limit=limit)
         run.stop, run.evaluate = stop or StopFlag(), measure if dev is not None else None

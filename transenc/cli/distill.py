@@ -40,6 +40,7 @@ def distill(
     values = {"plm": [start], "pooling": pooling, "seed": seed, "precision": precision}
     settings = config.build(config.merge(values, changed))
     config.check_used(changed, [f"distill.{family}", "pooling", "seed", "precision"], "distill")
+    named = "head" in changed.get("distill", {}).get("cross", {})
     skip = SkipBad.parse(skip_bad) if skip_bad else None
     silver = read_pairs(pairs, scores="required", score_range=score_range, skip_bad=skip)
     gold = read_pairs(dev, scores="required", score_range=score_range) if dev else None
@@ -51,7 +52,8 @@ def distill(
         with reporter.showing():
             fitted = distill_to(
                 settings, family, silver, gold, out,
-                symmetric=not asymmetric, device=device, offline=offline, stop=stop, report=reporter.progress,
+                symmetric=not asymmetric, keep_head=not named, device=device, offline=offline, stop=stop,
+                report=reporter.progress,
             )  # fmt: skip
     best = (
         ""

@@ -12,12 +12,13 @@ import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from transenc import registry
 from transenc.errors import ConfigError, DamagedError, DataError, MachineError, RefusedError
-from transenc.models.layout import SCORER
+from transenc.models.layout import SCORER, SENTENCES, said
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,40 @@ def resolve(name: str, *, offline: bool = False) -> Plm:
     else:
         plm = from_hub(name, offline=offline)
     check(plm.path)
+    for line in unheeded(plm.path):
+        _warn_once(line)
     return plm
+
+
+def unheeded(path: Path) -> list[str]:
+    """Tell what a directory asks of sentence-transformers that transenc does otherwise."""
+    lines = []
+    prompts = said(path, "config_sentence_transformers.json", "prompts")
+    named = sorted(name for name, text in prompts.items() if text) if isinstance(prompts, dict) else []
+    if named:
+        lines.append(f"{path}: its prompts ({', '.join(named)}) are neither used nor kept.")
+    for key in ("tokenizer_args", "processor_kwargs", "config_args"):
+        if said(path, SENTENCES, key):
+            lines.append(f"{path}: {key} of its {SENTENCES.replace('*', 'bert')} are not applied.")
+    if said(path, "tokenizer_config.json", "truncation_side") == "left":
+        lines.append(f"{path}: long texts lose their ends here, not their beginnings (truncation_side).")
+    theirs = said(path, "config.json", "sentence_transformers")
+    activation = (
+        said(path, "config_sentence_transformers.json", "activation_fn")
+        or (theirs.get("activation_fn") if isinstance(theirs, dict) else None)
+        or said(path, "config.json", "sbert_ce_default_activation_function")
+    )
+    if activation and not str(activation).endswith("Sigmoid"):
+        lines.append(
+            f"{path}: its scores are sigmoids of its logits here, in the same order but not those of its own "
+            f"activation, {str(activation).rpartition('.')[2]}; labels made with it: --transform rank."
+        )
+    return lines
+
+
+@cache
+def _warn_once(line: str) -> None:
+    logger.warning("%s", line)
 
 
 def _embedded() -> str:

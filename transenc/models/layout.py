@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transenc.errors import DataError
+from transenc.lines import one_line
+
 if TYPE_CHECKING:
     from transenc.models.transformer import Transformer
 
@@ -16,9 +19,23 @@ HEAD = "transenc_head"  # in config.json, where the numbers of a segment head st
 SCORER = "SegmentScorer"  # the part of modules.json by which sentence-transformers computes that head
 
 
+SENTENCES = "sentence_*_config.json"  # what sentence-transformers says of how a body reads texts
+
+
 def head_of(path: Path) -> Any:
     """Return what a model directory says of its segment head, or None where it has none."""
     return json.loads((path / "config.json").read_text(encoding="utf-8")).get(HEAD)
+
+
+def said(path: Path, pattern: str, key: str) -> Any:
+    """Return what the first file of that name says of a key; None where there is no such file or key."""
+    file = next(iter(sorted(path.glob(pattern))), None)
+    if file is None:
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8")).get(key)
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{file}: not a JSON object: {one_line(error)}") from error
 
 
 def _write(path: Path, value: Any) -> None:
@@ -36,6 +53,11 @@ def _save_parts(module: Any, tokenizer: Any, max_length: int, path: Path) -> Non
     config_path = path / "tokenizer_config.json"
     config = json.loads(config_path.read_text(encoding="utf-8"))
     config["model_max_length"] = max_length
+    # As versions 4 and 5 of transformers both read it.
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
     for key in (
         "name_or_path",
         "local_files_only",

@@ -5,7 +5,6 @@ Training and scoring share `rows`, so what is trained is exactly what later scor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from transenc.errors import ConfigError, DataError
 from transenc.models import unpadded
 from transenc.models.device import Compute
-from transenc.models.layout import HEAD
+from transenc.models.layout import HEAD, SENTENCES, said
 from transenc.models.packed import packs, scoring_copy
 from transenc.models.tokens import (
     CPU_BF16_PASS,
@@ -39,8 +38,6 @@ from transenc.models.tokens import (
 )
 from transenc.models.unpadded import Batch, position_offset
 from transenc.pairs import Index
-
-SENTENCES = "sentence_bert_config.json"  # what sentence-transformers says of a tokenizer's use
 
 
 class Head(Protocol):
@@ -81,8 +78,15 @@ class Transformer:
     padded: bool = False  # something in the module counts on a batch axis: sequences may not share a row
 
     def tokens(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Tokens:
-        """Tokenise sentences or pairs of sentences once."""
-        return tokenize(self.tokenizer.backend_tokenizer, texts, self.max_length)
+        """Tokenise sentences or pairs of sentences once; raise DataError for a token that the model has not."""
+        tokens = tokenize(self.tokenizer.backend_tokenizer, texts, self.max_length)
+        known, last = self.module.get_input_embeddings().num_embeddings, int(tokens.ids.max(initial=0))  # type: ignore[operator]
+        if last >= known:
+            raise DataError(
+                f"The tokenizer makes the token {self.tokenizer.convert_ids_to_tokens(last)} ({last}), and the model "
+                f"has embeddings of {known}: one of the two is another model's."
+            )
+        return tokens
 
     def words(self, tokens: Tokens) -> dict[nn.Parameter, Tensor]:
         """Return the weight of the word embeddings, and its sorted rows that sequences and special tokens take."""
@@ -206,7 +210,7 @@ def load_tokenizer(path: Path) -> Any:
         raise ConfigError(
             f"{path} has no fast tokenizer (tokenizer.json); convert it with a current transformers."
         )
-    if _said(path, SENTENCES, "do_lower_case"):
+    if said(path, SENTENCES, "do_lower_case"):
         # sentence-transformers lowers texts before it tokenizes them; here the tokenizer does, also when it is saved.
         backend = tokenizer.backend_tokenizer
         own = [backend.normalizer] if backend.normalizer else []
@@ -291,19 +295,10 @@ def position_limit(config: Any) -> int:
 
 def own_length(path: Path, config: Any) -> int:
     """Return the length a model directory was saved with, at most what it has positions for."""
-    lengths = [position_limit(config)]
+    limit = position_limit(config)
+    # What sentence-transformers says goes before what the tokenizer does, as there.
     for file, key in ((SENTENCES, "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
-        value = _said(path, file, key)
+        value = said(path, file, key)
         if isinstance(value, int | float) and value > 0:
-            lengths.append(int(min(value, lengths[0])))
-    return min(lengths)
-
-
-def _said(path: Path, file: str, key: str) -> Any:
-    """Return what a file of a model directory says of a key; None where there is no such file or key."""
-    if not (path / file).is_file():
-        return None
-    try:
-        return json.loads((path / file).read_text(encoding="utf-8")).get(key)
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{path / file}: not a JSON object: {_first_line(error)}") from error
+            return int(min(value, limit))
+    return limit

@@ -9,7 +9,7 @@ from typing import Any
 from transenc import registry
 from transenc.config import Settings
 from transenc.interrupt import StopFlag
-from transenc.metrics import METRICS
+from transenc.metrics import quality
 from transenc.models.device import Compute
 from transenc.models.intake import Plm
 from transenc.pairs import Pairs
@@ -44,7 +44,7 @@ class Context:
         """Return a scorer's development score; there must be development data."""
         assert self.dev is not None
         assert self.dev.scores is not None
-        return float(METRICS[self.metric](scorer.score(self.dev), self.dev.scores))
+        return quality(self.metric, scorer.score(self.dev), self.dev.scores)
 
 
 def family(name: str) -> Any:

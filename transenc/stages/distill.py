@@ -12,6 +12,7 @@ from transenc.models.bi import BiEncoder
 from transenc.models.cross import CrossEncoder
 from transenc.objectives import PAIR_OBJECTIVES
 from transenc.pairs import Index, Pairs, join
+from transenc.stages.readable import warn_of_cut
 from transenc.stages.views import dropout
 from transenc.training import Fit, Fitted, fit
 
@@ -53,6 +54,7 @@ def distill_model(
     assert scores is not None
     targets = torch.from_numpy(np.asarray(scores, np.float32)).to(run.compute.device)
     tokens = student.prepare(silver)
+    warn_of_cut(tokens, student.transformer.max_length, run.stage, f"distill.{student.family}")
     if isinstance(student, CrossEncoder):
         student.calibrate(tokens, np.asarray(scores))
 

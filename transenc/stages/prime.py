@@ -19,6 +19,7 @@ from transenc.models.transformer import position_limit
 from transenc.objectives import cosine_matrix_mse, info_nce, nt_xent
 from transenc.pairs import Index
 from transenc.seeds import derive
+from transenc.stages.readable import warn_of_cut
 from transenc.stages.views import (
     DROPOUT,
     delete_tokens,
@@ -45,6 +46,7 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
     head = nn.Sequential(nn.Linear(dim, dim), nn.Tanh()) if settings.head else nn.Identity()
     module = nn.ModuleDict({"encoder": encoder.module, "head": head.to(run.compute.device)})
     tokens = encoder.transformer.tokens(chosen)
+    warn_of_cut(tokens, encoder.transformer.max_length, run.stage, "prime")
     loss = nt_xent if settings.method.startswith("mirror") else info_nce
 
     whitened = whitened_embeddings(encoder.module, tokens) if settings.method == "whitening" else None

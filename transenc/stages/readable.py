@@ -1,18 +1,23 @@
-"""Check that the students can read the pairs, before any work."""
+"""Check that the students can read the pairs, and how much of them."""
 
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 
 from transenc.errors import ConfigError
+from transenc.models.tokens import Tokens
 from transenc.models.transformer import load_tokenizer
 from transenc.pairs import Pairs
 from transenc.stages.context import Context
 
 SAMPLE = 500
 MOST_UNKNOWN = 0.5
+MOST_CUT = 0.1  # of STS 7 % are, by the published lengths
+
+logger = logging.getLogger(__name__)
 
 
 def check_lengths(context: Context) -> None:
@@ -35,6 +40,16 @@ def check_lengths(context: Context) -> None:
                     f"{group}.max_length is {wanted}, but {student} ({plm.name}) has positions for {limit} "
                     f"tokens: --set {group}.max_length={limit}, or another --plm."
                 )
+
+
+def warn_of_cut(tokens: Tokens, limit: int, stage: str, group: str) -> None:
+    """Warn when many texts fill all the tokens that a model reads: what follows in them is not learnt."""
+    share = float((tokens.lengths >= limit).mean())
+    if share > MOST_CUT:
+        logger.warning(
+            "%s: %.0f%% of the texts are cut to %d tokens; more are read with --set %s.max_length=N.",
+            stage, 100 * share, limit, group,
+        )  # fmt: skip
 
 
 def check_readable(context: Context, pairs: Pairs) -> None:
