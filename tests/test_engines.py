@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -473,9 +474,69 @@ def test_what_a_killed_export_left_is_mended(tmp_path: Path) -> None:
     (tmp_path / f".out.{os.getpid()}.tmp").mkdir()  # of an earlier process of this number, in a container
     (tmp_path / f".out.{dead}.tmp.ready").mkdir()
     (tmp_path / ".out.old").mkdir()  # killed between two renames: the old engine lies aside
+    (tmp_path / ".out.old/engine.json").touch()
     with place.place(tmp_path / "out", size=1):
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == [f".out.{os.getppid()}.tmp", "out"]
+    assert (tmp_path / "out/engine.json").exists()
+
+
+def test_an_engine_that_was_replaced_is_removed_by_the_next_export(old: Any) -> None:
+    _, out, before = old
+    shutil.copytree(out, out.with_name(".out.old"))  # killed after the two renames
+    with place.place(out, size=1):
+        pass
+    assert unchanged(out, before)
+
+
+OTHERS = (".out.old", ".out.notes.tmp.4194305", ".out.4194305.tmp.bak", ".out.lock")
+
+
+def test_what_only_looks_like_a_leftover_is_let_be(tmp_path: Path) -> None:
+    for name in OTHERS[1:]:
+        (tmp_path / name).mkdir()
+    with place.place(tmp_path / "out", size=1):
+        pass
+    assert {p.name for p in tmp_path.iterdir()} == set(OTHERS[1:])
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_is_no_engine_under_the_name_of_an_old_one_is_refused(old: Any, there: bool) -> None:
+    scorer, out, before = old
+    aside = out.with_name(".out.old")
+    aside.mkdir()
+    (aside / "thesis.tex").write_text("years of work")
+    if not there:
+        shutil.rmtree(out)
+    with pytest.raises(ConfigError, match=r"\.out\.old exists already and is no engine"):
+        export_onnx(scorer, out, pairs=make_pairs(4))
+    assert (aside / "thesis.tex").read_text() == "years of work"
+    assert {p.name for p in out.parent.iterdir()} == {".out.old", *(["out"] if there else [])}
+    assert not there or store.hash_tree(out) == before
+
+
+def test_two_exports_to_one_place_do_not_meet(old: Any) -> None:
+    scorer, out, before = old
+    with place.place(out, size=1):
+        code = (
+            "import sys; from pathlib import Path; from transenc.export.place import place\n"
+            "with place(Path(sys.argv[1]), size=1): pass\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True)
+        told = done.stderr.splitlines()[-1]
+        assert told.startswith("transenc.errors.LockedError: Another process exports to"), done.stderr
+    assert unchanged(out, before)
+    export_onnx(scorer, out, pairs=make_pairs(4), source="new")
+    assert read_facts(out).source["name"] == "new"
+
+
+def test_an_engine_is_replaced_from_inside_it(old: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, out, _ = old
+    monkeypatch.chdir(out)
+    export_onnx(scorer, Path(), pairs=make_pairs(4), source="new")
+    monkeypatch.chdir(out.parent)
+    assert read_facts(out).source["name"] == "new"
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("arch", ROWS)

@@ -317,3 +317,13 @@ def test_a_build_that_disagrees_or_ran_elsewhere_leaves_nothing(
     with pytest.raises(MachineError, match="TensorRT built no engine"):
         build(monkeypatch, Cpu(b""), made, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_is_no_engine_is_not_replaced(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="out exists already and is no engine"):
+        build(monkeypatch, Cpu(b"engine"), made, tmp_path / "out")
+    assert [p.name for p in tmp_path.rglob("*")] == ["out", "thesis.tex"]

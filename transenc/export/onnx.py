@@ -16,7 +16,7 @@ from transenc.export import convert
 from transenc.export.engine import SCHEMA, SIDECAR, Facts, load_engine
 from transenc.export.latency import Latency, measure, table
 from transenc.export.parity import Parity, Remembered, check_parity
-from transenc.export.place import commit, place
+from transenc.export.place import commit, place, refuse_other
 from transenc.export.trace import OPSET, OPSETS, SCORED, contract, trace
 from transenc.export.words import LIMITS, word_difference
 from transenc.models.device import Compute
@@ -283,8 +283,7 @@ def _number(value: float | None) -> str:
 def _check_request(scorer: Any, out: Path, precisions: Sequence[str], opset: int) -> None:
     if not hasattr(scorer, "module"):
         raise ConfigError("This is an engine already; export the model that it was made of.")
-    if out.is_symlink() or (out.exists() and not (out / SIDECAR).is_file()):
-        raise ConfigError(f"{out} exists already and is no engine. Choose another place or remove it.")
+    refuse_other(out)  # before any work
     unknown = [name for name in precisions if name not in PRECISIONS]
     if unknown or not precisions:
         raise ConfigError(

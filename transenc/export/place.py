@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,31 +11,79 @@ from pathlib import Path
 from typing import Any
 
 from transenc import store
+from transenc.errors import ConfigError, LockedError
+from transenc.export.engine import SIDECAR
 
 
 @contextmanager
 def place(out: Path, *, size: int) -> Iterator[Path]:
     """Give an empty directory beside `out` to work in; it is gone after the block, whatever happens.
 
-    size: bytes that may be written, checked first. What a killed process left beside `out` is mended before.
+    size: bytes that may be written, checked first. What a killed process left beside `out` is mended before. Raises
+    ConfigError where `out`, or what lies under the name it is set aside by, is no engine, and LockedError while another
+    process exports there.
     """
+    out = _named(out)
+    old = _aside(out)
+    for path in (out, old):
+        refuse_other(path)
     out.parent.mkdir(parents=True, exist_ok=True)
-    old = out.with_name(f".{out.name}.old")
-    if old.exists() and not out.exists():
-        old.rename(out)  # killed between the two renames of `commit`
-    shutil.rmtree(old, ignore_errors=True)
-    for left in out.parent.glob(f".{out.name}.*.tmp*"):
-        number = left.name.removesuffix(".ready").removesuffix(".tmp").rpartition(".")[2]
-        # In containers numbers come again: one of this number is not this process's, which has made none yet.
-        if number.isdecimal() and (int(number) == os.getpid() or not _alive(int(number))):
-            shutil.rmtree(left, ignore_errors=True)
-    store.need_space(out.parent, size)
     work = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    work.mkdir()
+    with _locked(out):
+        if old.exists() and not out.exists():
+            old.rename(out)  # killed between the two renames of `commit`
+        for left in out.parent.iterdir():
+            # In containers numbers come again: one of this number is not this process's, which has made none yet.
+            found = re.fullmatch(rf"\.{re.escape(out.name)}\.(\d+)\.tmp(\.ready)?", left.name)
+            if found and (int(found[1]) == os.getpid() or not _alive(int(found[1]))):
+                shutil.rmtree(left, ignore_errors=True)
+        if (
+            old.exists()
+        ):  # killed before it was gone; under a name that says so, for half removed it would be nobody's
+            shutil.rmtree(old.rename(work.with_name(f"{work.name}.ready")), ignore_errors=True)
+        store.need_space(out.parent, size)
+        work.mkdir()
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def refuse_other(path: Path) -> None:
+    """Raise ConfigError where something is that is no engine: it is not this package's to replace."""
+    if path.is_symlink() or (path.exists() and not (path / SIDECAR).is_file()):
+        raise ConfigError(f"{path} exists already and is no engine. Choose another place or remove it.")
+
+
+def _named(out: Path) -> Path:
+    """Return a path that has a name of its own, which `.` has not."""
+    return out.resolve() if out.name in ("", "..") else out
+
+
+def _aside(out: Path) -> Path:
+    return out.with_name(f".{out.name}.old")
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other processes from exporting to `out` for the block; the lock is the kernel's, and dies with a process."""
+    from filelock import FileLock, Timeout
+
+    file = out.with_name(f".{out.name}.transenc-lock")
+    lock = FileLock(file, timeout=0)
     try:
-        yield work
+        lock.acquire()
+    except Timeout:
+        raise LockedError(
+            f"Another process exports to {out}. Wait for it, or choose another place with --out."
+        ) from None
+    try:
+        yield
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        file.unlink(
+            missing_ok=True
+        )  # while it is held: who opened it before finds that it has no name any more
+        lock.release()
 
 
 def _alive(pid: int) -> bool:
@@ -49,10 +98,11 @@ def _alive(pid: int) -> bool:
 
 def commit(work: Path, out: Path, *, identity: str, info: dict[str, Any]) -> None:
     """Give a finished engine its manifest and its name; an older engine of that name is replaced by it, whole."""
+    out = _named(out)
     if not out.exists():
         store.commit(work, out, identity=identity, info=info)
         return
-    ready, old = work / "ready", out.with_name(f".{out.name}.old")
+    ready, old = work / "ready", _aside(out)
     inner = work.with_name(f"{work.name}.ready")
     store.commit(work, inner, identity=identity, info=info)
     work.mkdir()
@@ -64,4 +114,4 @@ def commit(work: Path, out: Path, *, identity: str, info: dict[str, Any]) -> Non
         old.rename(out)
         raise
     store.sync(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    old.rename(work / "old")  # so that it goes with `work`
