@@ -720,8 +720,7 @@ def test_a_sidecar_that_does_not_fit_is_damage(
     change: dict[str, Any], named: str, plms: Callable[[str], Path], tmp_path: Path
 ) -> None:
     export_onnx(scorer_of(plms("bert"), "bi"), tmp_path / "out", pairs=make_pairs(4))
-    sidecar = tmp_path / "out/engine.json"
-    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | change))
+    edit(tmp_path / "out", lambda raw: raw.update(change))
     with pytest.raises(DamagedError, match=named):
         load_engine(tmp_path / "out")
 

@@ -82,10 +82,15 @@ def rewrite(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
     )
 
 
-def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+def edit(path: Path, change: Callable[[dict[str, Any]], Any], *, recorded: bool = True) -> None:
+    """Change engine.json, and the manifest's record of it, as a hostile maker of engines would."""
     raw = json.loads((path / "engine.json").read_text())
     change(raw)
     (path / "engine.json").write_text(json.dumps(raw))
+    if recorded:
+        manifest = json.loads((path / "MANIFEST.json").read_text())
+        manifest["files"]["engine.json"]["sha256"] = store.hash_file(path / "engine.json")
+        (path / "MANIFEST.json").write_text(json.dumps(manifest))
 
 
 # What is exported
@@ -205,6 +210,9 @@ def test_weights_too_large_for_one_file_go_beside_the_graph(
     out = tmp_path / "out"
     export_onnx(scorer, out, pairs=make_pairs(4))
     assert sorted(p.name for p in (out / "onnx").iterdir()) == ["model.onnx", "model.onnx_data"]
+    assert (
+        len({p.stat().st_mode for p in (out / "onnx").iterdir()}) == 1
+    )  # whoever may read one, may the other
     with (out / "onnx/model.onnx_data").open("r+b") as file:
         file.seek(64)
         file.write(b"\1\2\3\4")
@@ -333,6 +341,10 @@ def test_a_directory_without_an_engine_says_how_to_make_one(tmp_path: Path) -> N
         lambda raw: raw.update(surprise=1),
         lambda raw: raw["sha256"].pop("onnx/model.onnx"),
         lambda raw: raw["graphs"]["fp32"].pop("file"),
+        lambda raw: raw.update(output=["logits"]),
+        lambda raw: raw.update(inputs=[["input_ids"]]),
+        lambda raw: raw.update(sha256=list(raw["sha256"])),
+        lambda raw: raw.update(max_length=2**70),
     ],
 )
 def test_a_sidecar_that_is_not_ours_is_damaged(
@@ -341,6 +353,46 @@ def test_a_sidecar_that_is_not_ours_is_damaged(
     edit(engine_copy, change)
     with pytest.raises(DamagedError, match=r"engine\.json cannot be used"):
         load_engine(engine_copy)
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "told"),
+    [
+        ("bi", {"family": "cross"}, "vectors of 32 numbers; .* says 1, of a cross-encoder"),
+        ("cross", {"family": "bi"}, "vectors of 1 numbers; .* says 32, of a bi-encoder"),
+        ("bi", {"output": "last_hidden_state"}, "arrays of shape"),
+        ("bi", {"pad_id": 10**6}, "pads with 1000000, which .*tokenizer.json has not"),
+    ],
+)
+def test_a_sidecar_of_another_engine_is_damaged(
+    exported: Exported, tmp_path: Path, family: str, change: dict[str, Any], told: str
+) -> None:
+    copy = Path(shutil.copytree(exported("bert", family)[1], tmp_path / "engine"))
+    edit(copy, lambda raw: raw.update(change))
+    with pytest.raises(DamagedError, match=told):
+        load_engine(copy)
+
+
+def test_a_sidecar_changed_by_hand_is_damaged(engine_copy: Path) -> None:
+    edit(engine_copy, lambda raw: raw.update(max_length=4), recorded=False)
+    with pytest.raises(DamagedError, match=r"engine\.json differs from what .*MANIFEST\.json recorded"):
+        load_engine(engine_copy)
+    assert load_engine(engine_copy, verify=False).max_length == 4
+    (engine_copy / "MANIFEST.json").unlink()  # copied without it, an engine is its own witness
+    assert load_engine(engine_copy).max_length == 4
+
+
+def test_a_word_that_the_graph_lacks_is_damage(exported: Exported, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(exported("bert", "bi")[1], tmp_path / "engine"))
+    words = json.loads((copy / "tokenizer.json").read_text())
+    words["model"]["vocab"]["dog"] = 5000
+    (copy / "tokenizer.json").write_text(json.dumps(words))
+    edit(copy, lambda raw: raw["sha256"].update({"tokenizer.json": store.hash_file(copy / "tokenizer.json")}))
+    engine = load_engine(copy)
+    engine.score(Pairs.from_rows(["a man"], ["a cat"]))
+    with pytest.raises(DamagedError, match="fp32 graph cannot take these texts: its tokenizer") as caught:
+        engine.score(Pairs.from_rows(["a man"], ["a dog"]))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_sidecar_cannot_name_files_elsewhere(engine_copy: Path) -> None:

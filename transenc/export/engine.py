@@ -21,7 +21,7 @@ from transenc.export.scan import refuse_foreign
 from transenc.lines import one_line
 from transenc.models.tokens import GPU_TOKENS, Tokens, chunks, collate, tokenize
 from transenc.pairs import Index, Pairs, Scores, cosines
-from transenc.store import hash_file
+from transenc.store import MANIFEST, hash_file, manifest
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 # Tokens a run on a CPU. Of 256 to 4,096 (minilm, STS-B, 2 cores) 1,024 and 2,048 were fastest, 4,096 10 % slower.
 CPU_BUDGET = 1024
 BLOCK = 32768  # texts tokenised at a time; bounds the token arrays of a million pairs
+SHORTEST = 3  # tokens that texts may be cut to: one stands before and one after a text
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,14 @@ def read_facts(path: Path) -> Facts:
         facts = Facts(**{**raw, "inputs": tuple(raw["inputs"])})
         if facts.family not in FAMILIES:
             raise ValueError(f"family '{facts.family}'")
-        # A text has a token before and after it, so 3 is the least length.
-        for key, least in (("max_length", 3), ("dim", 1), ("pad_id", 0)):
+        for key, least in (("max_length", SHORTEST), ("dim", 1), ("pad_id", 0)):
             value = getattr(facts, key)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
                 raise ValueError(f"{key} {value!r}")
+        if not all(isinstance(name, str) for name in (*facts.inputs, facts.output)):
+            raise ValueError(f"inputs {list(facts.inputs)}, output {facts.output!r}")
+        if not isinstance(facts.sha256, dict):
+            raise ValueError("its sha256 are not by file")
         if not facts.graphs or set(facts.graphs) - set(GRAPHS):
             raise ValueError(f"graphs {', '.join(sorted(facts.graphs)) or 'none'}")
         needed = {graph["file"] for graph in facts.graphs.values()} | {"tokenizer.json"}
@@ -153,9 +157,17 @@ class Engine:
 
     def _run(self, tokens: Tokens, chunk: Index) -> npt.NDArray[np.float32]:
         batch = collate(tokens, chunk, pad_id=self.facts.pad_id, names=self.facts.inputs)
-        values: npt.NDArray[np.float32] = self.session.run(
-            [self.facts.output], {name: batch[name] for name in self.facts.inputs}
-        )[0]
+        inputs = {name: batch[name] for name in self.facts.inputs}
+        try:
+            values: npt.NDArray[np.float32] = self.session.run([self.facts.output], inputs)[0]
+        except Exception as error:
+            # By its name: onnxruntime's own classes are in a private module of it.
+            if type(error).__name__ != "InvalidArgument":
+                raise
+            raise DamagedError(
+                f"The {self.graph} graph cannot take these texts: its tokenizer, or a number in {SIDECAR}, is "
+                f"not its own. Export the model again. onnxruntime says: {one_line(error)}"
+            ) from error
         return values
 
 
@@ -166,11 +178,14 @@ def load_engine(
 
     device: "auto" and "cpu" run on the CPU, "cuda" or "cuda:1" on that GPU or not at all, "tensorrt" through
     the engine that `export tensorrt` built. precision: which of its graphs; "auto" takes fp32 if there is one.
-    verify: compare the sha256 of graph and tokenizer with engine.json. threads: 0 takes the cores this process
-    may use. Raises DamagedError, RefusedError (a graph that reaches outside its directory), ConfigError (no
-    such graph) or MachineError (no onnxruntime, or no such provider in it).
+    verify: compare the sha256 of graph and tokenizer with engine.json, and its own with the manifest, if there
+    is one. threads: 0 takes the cores this process may use. Raises DamagedError, RefusedError (a graph that
+    reaches outside its directory), ConfigError (no such graph) or MachineError (no onnxruntime, or no such
+    provider in it).
     """
     facts = read_facts(path)
+    if verify:
+        _check_sidecar(path)
     kind, _, number = device.partition(":")
     if kind not in DEVICES or (number and not (kind in DEVICES[2:] and number.isdecimal())):
         raise ConfigError(f"No device '{device}' for an engine. There is: auto, cpu, cuda, cuda:1, tensorrt.")
@@ -200,18 +215,36 @@ def load_engine(
     names = {i.name for i in session.get_inputs()}
     if names != set(facts.inputs) or facts.output not in {o.name for o in session.get_outputs()}:
         raise DamagedError(f"{path / file} has other inputs or outputs than {path / SIDECAR} says.")
-    width = next(o.shape[-1] for o in session.get_outputs() if o.name == facts.output)
-    if facts.family == "bi" and isinstance(width, int) and width != facts.dim:
+    shape = next(o.shape for o in session.get_outputs() if o.name == facts.output)
+    width = facts.dim if facts.family == "bi" else 1
+    if len(shape) != 2 or (isinstance(shape[-1], int) and shape[-1] != width):
+        found = f"vectors of {shape[-1]} numbers" if len(shape) == 2 else f"arrays of shape {shape}"
         raise DamagedError(
-            f"{path / file} makes vectors of {width} numbers; {path / SIDECAR} says {facts.dim}."
+            f"{path / file} makes {found}; {path / SIDECAR} says {width}, of a {facts.family}-encoder."
         )
     try:
         tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
     except Exception as error:  # the library raises no narrower one
         raise DamagedError(f"{path / 'tokenizer.json'} cannot be used: {one_line(error)}") from error
+    # 0 is also what stands in where a tokenizer has no padding.
+    if facts.pad_id and tokenizer.id_to_token(facts.pad_id) is None:
+        raise DamagedError(
+            f"{path / SIDECAR} pads with {facts.pad_id}, which {path / 'tokenizer.json'} has not."
+        )
     provider = str(session.get_providers()[0])
     logger.debug("%s: %s on %s", path, name, provider)
     return Engine(facts.family, facts, session, tokenizer, name, provider, budget, rows)
+
+
+def _check_sidecar(path: Path) -> None:
+    """Raise DamagedError if the manifest, where there is one, records another engine.json."""
+    if not (path / MANIFEST).is_file():
+        return
+    entry = manifest(path).files.get(SIDECAR)
+    if not isinstance(entry, dict) or entry.get("sha256") != hash_file(path / SIDECAR):
+        raise DamagedError(
+            f"{path / SIDECAR} differs from what {path / MANIFEST} recorded. Export the model again."
+        )
 
 
 def _check_files(path: Path, file: str, facts: Facts, *, verify: bool) -> None:
