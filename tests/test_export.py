@@ -220,6 +220,40 @@ def test_weights_too_large_for_one_file_go_beside_the_graph(
         load_engine(out)
 
 
+def test_a_graph_too_large_for_one_file_is_measured_without_making_one_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above 2 GiB protobuf tells no size: it would serialise the whole for that, and refuses to."""
+    huge = onnx.TensorProto(name="words", data_type=onnx.TensorProto.FLOAT, dims=[2**15, 2**14])
+    graph = onnx.helper.make_graph([], "huge", [], [], [huge])
+    assert trace.too_large(onnx.helper.make_model(graph))
+    huge.data_type = onnx.TensorProto.FLOAT16
+    assert not trace.too_large(onnx.helper.make_model(onnx.helper.make_graph([], "half", [], [], [huge])))
+
+    monkeypatch.setattr(trace, "SINGLE_FILE", 8000)
+    weight = onnx.numpy_helper.from_array(np.ones(4000, np.float32), "weight")
+    output = onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, [4000])
+    node = onnx.helper.make_node("Identity", ["weight"], ["output"])
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "graph", [], [output], [weight]))
+    trace.save_graph(model, tmp_path / "model.onnx")
+    assert not model.graph.initializer[0].raw_data  # onnx takes them out of the model that it saves
+    assert trace.too_large(model)
+
+
+def test_types_for_fp16_are_inferred_from_file_to_file(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnx infers no types of a model above 2 GiB that is in memory."""
+    scorer, _, _ = exported("bert", "bi")
+
+    def refuse(model: Any, *_: Any, **__: Any) -> Any:
+        raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB")
+
+    monkeypatch.setattr("onnxruntime.transformers.float16.infer_shapes", refuse)
+    report = export_onnx(scorer, tmp_path / "out", pairs=make_pairs(4), precisions=["fp16"])
+    assert report.graphs["fp16"].parity.worst < 1e-2
+
+
 # What is refused, and that nothing is left then
 
 

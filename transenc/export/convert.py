@@ -56,8 +56,6 @@ def fuse(source: Path, target: Path, config: Any) -> dict[str, int]:
 
 def to_fp16(source: Path, target: Path) -> None:
     """Store weights and compute in half precision, with fp32 inputs and outputs as the contract has them."""
-    import onnx
-
     with _quiet(), warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
@@ -65,7 +63,8 @@ def to_fp16(source: Path, target: Path) -> None:
         from onnxruntime.transformers.float16 import convert_float_to_float16
         from onnxruntime.transformers.onnx_model import OnnxModel
 
-        model = convert_float_to_float16(onnx.load(str(source)), keep_io_types=True)
+        # By its path: types are then inferred from file to file, in memory that cannot be done above 2 GiB.
+        model = convert_float_to_float16(str(source), keep_io_types=True)
         OnnxModel(model).topological_sort()  # its casts come last, behind what reads them
     save_graph(model, target)
 

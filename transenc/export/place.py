@@ -19,9 +19,9 @@ from transenc.export.engine import SIDECAR
 def place(out: Path, *, size: int) -> Iterator[Path]:
     """Give an empty directory beside `out` to work in; it is gone after the block, whatever happens.
 
-    size: bytes that may be written, checked first. What a killed process left beside `out` is mended before. Raises
-    ConfigError where `out`, or what lies under the name it is set aside by, is no engine, and LockedError while another
-    process exports there.
+    size: bytes that may be written, checked first. What a killed process left beside `out` is mended before.
+    Raises ConfigError where `out`, or what has the name under which it is set aside, is no engine, and
+    LockedError while another process exports there.
     """
     out = _named(out)
     old = _aside(out)
@@ -66,7 +66,7 @@ def _aside(out: Path) -> Path:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Keep other processes from exporting to `out` for the block; the lock is the kernel's, and dies with a process."""
+    """Keep other processes from exporting to `out` for the block; the kernel's lock dies with its process."""
     from filelock import FileLock, Timeout
 
     file = out.with_name(f".{out.name}.transenc-lock")

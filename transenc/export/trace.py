@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -159,7 +160,15 @@ def _finish_graph(traced: Path, target: Path, inputs: list[str], outputs: dict[s
 
 def too_large(model: Any) -> bool:
     """Tell whether a graph and its weights exceed what one protobuf file can hold."""
-    return int(model.ByteSize()) > SINGLE_FILE
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    # Not `model.ByteSize()`: that serialises the whole, which protobuf refuses to do above 2 GiB.
+    weights = sum(
+        math.prod(tensor.dims) * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+    )
+    rest = sum(part.ByteSize() for part in (*model.graph.node, *model.graph.value_info))
+    return int(weights + rest) > SINGLE_FILE
 
 
 def save_graph(model: Any, target: Path) -> None:
@@ -174,5 +183,7 @@ def save_graph(model: Any, target: Path) -> None:
         {"save_as_external_data": True, "location": f"{target.name}_data"} if too_large(model) else {}
     )
     onnx.save(model, str(target), **options)
+    if options:  # onnx lets nobody else read them
+        target.with_name(f"{target.name}_data").chmod(target.stat().st_mode)
     if not any(opset.domain for opset in model.opset_import):  # the checker knows no operators of onnxruntime
         onnx.checker.check_model(str(target))
