@@ -37,6 +37,7 @@ from transenc.models.cross import CrossEncoder, CrossFamily
 from transenc.models.device import Compute
 from transenc.models.loading import load_scorer, scorer_digest
 from transenc.models.unpadded import ROWS
+from transenc.pairs import Pairs, join
 
 ALL = ("fp32", "fp16", "int8")
 Made = tuple[BiEncoder | CrossEncoder, Path, ExportReport]
@@ -65,7 +66,7 @@ def made(
     report = export_onnx(
         scorer,
         out,
-        pairs=make_pairs(8),
+        pairs=make_pairs(64),  # as many as the largest batch that is timed
         gold=GOLD,
         precisions=ALL,
         optimize=True,
@@ -201,6 +202,49 @@ def test_only_the_graph_that_is_loaded_is_read(made: Made, tmp_path: Path) -> No
     load_engine(copy)
     with pytest.raises(DamagedError, match=r"int8_.*\.onnx differs"):
         load_engine(copy, precision="int8")
+
+
+class Counted:
+    """A scorer that keeps the size of each batch and how many of its sentences differ."""
+
+    provider = "CPUExecutionProvider"
+
+    def __init__(self) -> None:
+        self.batches: set[tuple[int, int]] = set()
+
+    def score(self, pairs: Pairs) -> Any:
+        self.batches.add((len(pairs), len(pairs.take(slice(None)).sentences)))
+        return np.zeros(len(pairs), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("number", "batches", "said"),
+    [
+        (1, [1], "1 pair and throughput over 1 pair (here; there are too few different pairs for 8 and 64"),
+        (
+            9,
+            [1, 8],
+            "1 and 8 pairs and throughput over 9 pairs (here; there are too few different pairs for 64",
+        ),
+        (64, [1, 8, 64], "1, 8 and 64 pairs and throughput over 64 pairs (here"),
+    ],
+)
+def test_a_batch_that_is_timed_holds_as_many_different_pairs_as_its_size(
+    monkeypatch: pytest.MonkeyPatch, number: int, batches: list[int], said: str
+) -> None:
+    """A bi-encoder encodes a sentence once: 64 times one pair would be timed as one."""
+    monkeypatch.setattr(latency, "SECONDS", 0.0)
+    monkeypatch.setattr(latency, "machine", lambda: "here")
+    apart = [f"sentence {i}" for i in range(2 * number)]
+    pairs = Pairs.from_rows(apart[:number], apart[number:])
+    engine = Counted()
+    found = latency.measure(engine, join([pairs, pairs.flipped()]))  # type: ignore[arg-type]
+    assert [timing.batch for timing in found.timings] == batches
+    assert found.pairs == number
+    assert engine.batches == {(size, 2 * size) for size in {*batches, number}}
+    assert latency.title({"fp32": found}) == f"Latency of {said}):"
+    columns, cells = latency.rows({"fp32": found})
+    assert len(columns) == len(cells[0]) == 2 + 2 * len(batches)
 
 
 # Fusing

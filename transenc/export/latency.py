@@ -32,7 +32,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class Latency:
-    """What was measured. throughput: pairs a second over all the pairs at once."""
+    """What was measured. throughput: pairs a second over all the pairs, each once, in one call. pairs: how many.
+
+    timings: of the batch sizes that there were enough pairs for.
+    """
 
     timings: tuple[Timing, ...]
     throughput: float
@@ -46,11 +49,16 @@ class Latency:
 
 
 def measure(engine: Engine, pairs: Pairs) -> Latency:
-    """Time an engine on batches of 1, 8 and 64 of the pairs, taken in turn, and on all of them."""
+    """Time an engine on batches of 1, 8 and 64 of the pairs, taken in turn, and on all of them.
+
+    No pair is twice in a batch, since a bi-encoder would encode it once: repeated pairs, in
+    either order, are taken once, and a batch of more pairs than there are is left out.
+    """
+    pairs = pairs.take(np.sort(np.unique(pairs.keys(), return_index=True)[1]))
     timings = []
-    for batch in BATCHES:
+    for batch in (size for size in BATCHES if size <= len(pairs)):
         index = np.arange(batch)
-        engine.score(pairs.take(index % len(pairs)))
+        engine.score(pairs.take(index))
         times: list[float] = []
         while len(times) < RUNS[0] or (sum(times) < SECONDS and len(times) < RUNS[1]):
             part = pairs.take((index + len(times) * batch) % len(pairs))
@@ -78,7 +86,7 @@ def machine() -> str:
 
 def rows(found: dict[str, Latency]) -> tuple[list[str], list[list[str]]]:
     """Return the columns and the rows of a table of graphs by name."""
-    columns = ["graph", *(f"{b}: {p}, ms" for b in BATCHES for p in ("p50", "p95")), "pairs/s"]
+    columns = ["graph", *(f"{b}: {p}, ms" for b in _batches(found) for p in ("p50", "p95")), "pairs/s"]
     cells = [
         [name, *(f"{v:.2f}" for t in latency.timings for v in (t.p50, t.p95)), f"{latency.throughput:,.0f}"]
         for name, latency in found.items()
@@ -86,8 +94,12 @@ def rows(found: dict[str, Latency]) -> tuple[list[str], list[list[str]]]:
     return columns, cells
 
 
+def _batches(found: dict[str, Latency]) -> list[int]:
+    return [timing.batch for timing in next(iter(found.values())).timings]
+
+
 def table(found: dict[str, Latency]) -> str:
-    """Return the figures as Markdown: p50 and p95 of batches of 1, 8 and 64 pairs, and throughput."""
+    """Return the figures as Markdown: p50 and p95 of each batch size, and throughput."""
     columns, cells = rows(found)
     lines = [title(found), ""]
     for row in (columns, ["---"] * len(columns), *cells):
@@ -98,4 +110,11 @@ def table(found: dict[str, Latency]) -> str:
 def title(found: dict[str, Latency]) -> str:
     """Say what a table of latencies holds and where it was measured."""
     first = next(iter(found.values()))
-    return f"Latency of 1, 8 and 64 pairs and throughput over {first.pairs:,} pairs ({first.machine}):"
+    batches = _batches(found)
+    sizes = " and ".join(filter(None, [", ".join(map(str, batches[:-1])), str(batches[-1])]))
+    few = [str(size) for size in BATCHES if size not in batches]
+    left_out = f"; there are too few different pairs for {' and '.join(few)}" if few else ""
+    return (
+        f"Latency of {sizes} {'pair' if batches == [1] else 'pairs'} and throughput over {first.pairs:,} "
+        f"{'pair' if first.pairs == 1 else 'pairs'} ({first.machine}{left_out}):"
+    )

@@ -13,7 +13,7 @@ from typing import Any
 from transenc import __version__, store
 from transenc.errors import ConfigError, MachineError, ParityError
 from transenc.export import convert
-from transenc.export.engine import SCHEMA, SIDECAR, Facts, load_engine
+from transenc.export.engine import SCHEMA, SHORTEST, SIDECAR, Facts, load_engine
 from transenc.export.latency import Latency, measure, table
 from transenc.export.parity import Parity, Remembered, check_parity
 from transenc.export.place import commit, place, refuse_other
@@ -110,7 +110,7 @@ def export_onnx(
     error `out` is what it was before: nothing, or the old engine.
     """
     opset = OPSET if opset is None else opset
-    _check_request(scorer, out, precisions, opset)
+    _check_request(scorer, out, precisions, opset, source)
     if optimize and "fp32" not in precisions:
         raise ConfigError("--optimize adds a graph to that of fp32: ask for --precision fp32 as well.")
     weights = 4 * sum(p.numel() for p in scorer.module.parameters())
@@ -158,7 +158,9 @@ class _Bench:
             self.check()
             if not any(counts.get(kind) for kind in convert.ATTENTION):
                 kind = self.scorer.module.config.model_type
-                self.notes.append(f"attention is not fused: there is no fusion for '{kind}' models")
+                self.notes.append(
+                    f"attention is not fused: there is no fusion for '{kind}' models at opset {self.opset}"
+                )
             if optimize:
                 self.keep("fp32-O2", OPTIMIZED, "fused", counts)
         if "fp16" in precisions:
@@ -280,7 +282,7 @@ def _number(value: float | None) -> str:
     return "not known" if value is None else f"{value:.2g}"
 
 
-def _check_request(scorer: Any, out: Path, precisions: Sequence[str], opset: int) -> None:
+def _check_request(scorer: Any, out: Path, precisions: Sequence[str], opset: int, source: str) -> None:
     if not hasattr(scorer, "module"):
         raise ConfigError("This is an engine already; export the model that it was made of.")
     refuse_other(out)  # before any work
@@ -292,6 +294,12 @@ def _check_request(scorer: Any, out: Path, precisions: Sequence[str], opset: int
     if opset not in OPSETS:
         raise ConfigError(f"Opset {opset} is not one of {OPSETS[0]} to {OPSETS[-1]}.")
     contract(scorer)
+    if scorer.transformer.max_length < SHORTEST:
+        raise ConfigError(
+            f"{source or 'The model'} cuts texts to {scorer.transformer.max_length} tokens, and an engine takes "
+            f"{SHORTEST} or more: one stands before and one after a text. Mend model_max_length in its "
+            "tokenizer_config.json, or max_seq_length in its sentence_bert_config.json."
+        )
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise MachineError(f'Export needs {" and ".join(missing)}. Run: pip install "transenc[cpu]"')
