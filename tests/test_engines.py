@@ -269,6 +269,16 @@ def test_attention_is_fused_where_there_is_a_fusion_and_said_where_not(
     assert len(said) == (attention == 0)
 
 
+def test_a_fusion_that_an_opset_lacks_is_said_of_that_opset(
+    plms: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scorer = scorer_of(plms("modernbert"), "bi")
+    report = export_onnx(scorer, tmp_path / "out", pairs=make_pairs(4), optimize=True, opset=20)
+    note = "attention is not fused: there is no fusion for 'modernbert' models at opset 20"
+    assert report.notes == (note,)
+    assert capsys.readouterr().out == ""  # onnxruntime's optimizer prints that it cannot infer shapes there
+
+
 # The gate
 
 
@@ -618,6 +628,19 @@ def test_an_operator_that_onnx_lacks_is_named(plms: Callable[[str], Path], tmp_p
     scorer = replace(scorer, transformer=replace(scorer.transformer, module=Strange(scorer.module)))
     with pytest.raises(ConfigError, match=r"cannot be exported at opset 17: .*erfcx"):
         trace.trace(scorer, tmp_path / "onnx/model.onnx", 17)
+
+
+def test_a_length_that_no_engine_has_is_said_of_the_model(
+    plms: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(plms("bert"), tmp_path / "model"))
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": 2}))
+    with pytest.raises(
+        ConfigError, match=r"short-model cuts texts to 2 tokens, and an engine takes 3 or more"
+    ):
+        export_onnx(scorer_of(model, "bi"), tmp_path / "out", pairs=make_pairs(4), source="short-model")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
 def test_an_opset_too_old_and_an_unknown_precision_are_refused(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import platform
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -225,11 +226,12 @@ def int8_name(choice: Choice) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the logs of onnxruntime's tools, which are for their authors, off the user's terminal."""
+    """Keep what onnxruntime's tools log and print, which is for their authors, off the user's terminal."""
     handlers, disabled = list(logging.root.handlers), logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):  # --json has that for itself
+            yield
     finally:
         logging.disable(disabled)
         logging.root.handlers[:] = handlers  # logging.warning() adds one
