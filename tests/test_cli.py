@@ -306,6 +306,15 @@ def test_a_dry_run_counts_the_pairs_of_each_family(run: Any, plm: Path, tmp_path
     assert what["cycle-1/distill-bi/tiny"].startswith(f"{own} examples")
 
 
+def test_an_option_and_a_setting_may_say_the_same(run: Any, plm: Path) -> None:
+    options = ["--plm", str(plm), "--seed", "3", "--cycles", "1"]
+    settings = [f"plm={plm}", "seed=3", "cycles=1"]
+    shown = run(
+        "cycle", "--task", "demo", *options, *(w for s in settings for w in ("--set", s)), "--dry-run"
+    )
+    assert shown.code == 0, shown.err
+
+
 def test_own_pairs_without_development_data_select_the_last_cycle_and_say_so(
     run: Any, plm: Path, tmp_path: Path
 ) -> None:
@@ -571,6 +580,27 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             ["cycle", "--plm", "PLM", "--task", "demo", "--run", "one.tsv", "--dry-run"],
             2,
             "is a file, not a run",
+        ),
+        (
+            ["cycle", "--plm", "PLM", "--corpus", "a.txt", "--corpus", "b.txt"],
+            2,
+            "one --corpus, not 2 (a.txt, b.txt)",
+        ),
+        (
+            ["cycle", "--plm", "PLM", "--task", "demo", "--seed", "3", "--set", "seed=7"],
+            2,
+            "'seed' is 3 by its option and 7 by --set",
+        ),
+        (
+            ["cycle", "--plm", "PLM", "--task", "demo", "--seed-optimisation", "2"]
+            + ["--set", "distill.cross.trials=3"],
+            2,
+            "'distill.cross.trials' is 2 by",
+        ),
+        (
+            ["cycle", "--plm", "PLM", "--task", "demo", "--seeds", "2", "--set", "seed=7"],
+            2,
+            "either --seed (one run) or --seeds",
         ),
         (["cycle", "--plm", "PLM", "--config", "none.yaml"], 2, "none.yaml cannot be read: No such file"),
         (["cycle", "--plm", "PLM", "--config", "twice.yaml"], 2, "the key 'cycles' stands there twice"),

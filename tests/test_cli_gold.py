@@ -96,6 +96,44 @@ def test_bad_input_is_one_line_with_the_way_on(
     assert len(shown.err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("file", "arguments"),
+    [
+        ("corpus: c.txt\ngold: gold.tsv\n", []),
+        ("corpus: c.txt\ngold: gold.tsv\n", ["--gold-range", "0", "1"]),
+        ("gold: gold.tsv\n", ["--offline"]),
+        ("corpus: c.txt\n", ["--set", "gold=gold.tsv"]),
+        ("corpus: c.txt\n", ["--set", "gold=gold.tsv", "--set", "gold.source=gold.tsv"]),
+        ("corpus: c.txt\n", ["--set", "gold=null"]),
+    ],
+)
+def test_a_value_in_the_place_of_the_group_gold_is_refused(
+    run: Any, gold: Path, plm: Path, file: str, arguments: list[str]
+) -> None:
+    Path("c.txt").write_text("one two\nthree four\n")
+    Path("run.yaml").write_text(f"plm: {plm}\n{file}")
+    shown = run("cycle", "--config", "run.yaml", *arguments, "--dry-run")
+    assert (shown.code, shown.out) == (2, "")
+    assert "a group of settings: name one of them, such as gold.source" in shown.err
+
+
+def test_options_change_the_gold_of_a_file(run: Any, gold: Path, plm: Path) -> None:
+    write_pairs(make_pairs(9, seed=4, scored=True), Path("few.tsv"))
+    file = "recipe: augsbert-gold\ngold: {source: gold.tsv, score_range: [0, 4], augment: [delete]}\n"
+    Path("run.yaml").write_text(f"plm: {plm}\n{file}")
+    command = ["cycle", "--config", "run.yaml", "--dry-run"]
+    for options, said in (
+        ([], "12 gold pairs of gold.tsv: graded, mean 0.12"),
+        (["--gold-range", "0", "1"], "12 gold pairs of gold.tsv: graded, mean 0.50"),
+        (["--gold", "few.tsv"], "9 gold pairs of few.tsv"),
+        (["--augment", "repeat"], "12 gold pairs of gold.tsv: graded, mean 0.12"),
+    ):
+        shown = run(*command, *options)
+        assert shown.code == 0, shown.err
+        assert said in shown.err
+        assert ("repeat, 1 a pair" if "repeat" in options else "delete, 1 a pair") in shown.out
+
+
 def test_rewriting_can_be_looked_at_and_written(run: Any, gold: Path) -> None:
     shown = run("label", "--augment", "delete", "--augment", "repeat", "--gold", str(gold), "--show", "3")
     assert shown.code == 0

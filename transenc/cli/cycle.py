@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from transenc.cli import options
+from transenc.errors import ConfigError
 
 
 def cycle(
@@ -21,7 +23,7 @@ def cycle(
         str | None, typer.Option(help="Task whose pairs are used and whose tests are run.")
     ] = None,
     pairs: Annotated[Path | None, typer.Option(help="File of pairs to learn from, as they are.")] = None,
-    corpus: Annotated[Path | None, typer.Option(help="File of sentences to mine pairs from.")] = None,
+    corpus: Annotated[list[Path] | None, typer.Option(help="File of sentences to mine pairs from.")] = None,
     dev: Annotated[
         str | None, typer.Option(help="Task or scored file that selects; default: the task's own.")
     ] = None,
@@ -90,14 +92,18 @@ def cycle(
     from transenc import config as settings_module
     from transenc import registry
     from transenc.cli.console import note
-    from transenc.errors import ConfigError
     from transenc.inputs import check_sampler, recipe_for
 
+    if corpus and len(corpus) > 1:  # a run is defined by one; of an option that is no list the last would win
+        raise ConfigError(
+            f"cycle takes one --corpus, not {len(corpus)} ({', '.join(map(str, corpus))}): put their sentences into "
+            "one file."
+        )
     flags: dict[str, Any] = {
         "plm": plm or None,
         "task": task,
         "pairs": str(pairs) if pairs else None,
-        "corpus": str(corpus) if corpus else None,
+        "corpus": str(corpus[0]) if corpus else None,
         "dev": dev,
         "evaluate": evaluate or None,
         "recipe": recipe,
@@ -114,14 +120,21 @@ def cycle(
     }
     given = {key: value for key, value in flags.items() if value is not None}
     labelled = {"source": gold, "score_range": gold_range, "augment": augment or None}
-    given["gold"] = {key: value for key, value in labelled.items() if value is not None}
+    if labelled := {key: value for key, value in labelled.items() if value is not None}:
+        given["gold"] = labelled
     file = settings_module.load_file(config) if config else {}
-    by_hand = settings_module.merge(given, settings_module.from_assignments(options.setting_list(set_)))
+    assigned = [settings_module.from_assignments([item]) for item in options.setting_list(set_)]
+    for layer in (file, *assigned):
+        _check_groups(layer)
+    changed = settings_module.merge(*assigned)
+    _check_once(given, changed)
+    by_hand = settings_module.merge(given, changed)
     user = settings_module.merge(file, by_hand)
     if not user.get("plm"):
         embedded = ", ".join(registry.names(registry.PLMS))
         raise ConfigError(f"Name a start: --plm NAME (a hub name, a directory, or: {embedded}).")
-    nothing = not any(user.get(key) for key in ("task", "pairs", "corpus")) and not user["gold"].get("source")
+    nothing = not any(user.get(key) for key in ("task", "pairs", "corpus"))
+    nothing = nothing and not user.get("gold", {}).get("source")
     if nothing:
         user["task"] = "sts"
     asked = settings_module.build(user)  # a wrong key is told before a start is looked for
@@ -138,7 +151,7 @@ def cycle(
     places = [name.strip() for name in devices.split(",") if name.strip()] if devices else []
     where: dict[str, Any] = {"data": data, "device": device, "devices": places, "offline": offline}
     if seeds is not None:
-        if seed is not None:
+        if "seed" in by_hand:
             raise ConfigError("Give either --seed (one run) or --seeds (several), not both.")
         from transenc.cli.repeats import run_seeds
 
@@ -159,3 +172,35 @@ def cycle(
         with reporter.showing():
             outcome = session.run(on_stage=reporter.stage, report=reporter.progress)
         show_outcome(session, outcome, as_json=json_)
+
+
+def _check_groups(values: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a value in the place of a group of settings, which options would replace unseen."""
+    from transenc.config import Frozen, Settings
+
+    for name, field in Settings.model_fields.items():
+        group = field.annotation
+        if name not in values or not (isinstance(group, type) and issubclass(group, Frozen)):
+            continue
+        if not isinstance(values[name], Mapping):
+            first = next(iter(group.model_fields))
+            raise ConfigError(
+                f"Setting '{name}' is {values[name]!r}, and it is a group of settings: name one of them, such as "
+                f"{name}.{first} ({name}: {{{first}: ...}} in a file)."
+            )
+
+
+def _check_once(given: Mapping[str, Any], changed: Mapping[str, Any], group: str = "") -> None:
+    """Raise ConfigError for a setting that an option and --set give different values."""
+
+    def listed(value: Any) -> Any:
+        return [value] if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
+
+    for key, value in given.items():
+        other = changed.get(key, value)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            _check_once(value, other, f"{group}{key}.")
+        elif listed(value) != listed(other):
+            raise ConfigError(
+                f"Setting '{group}{key}' is {value!r} by its option and {other!r} by --set: give one of them."
+            )
