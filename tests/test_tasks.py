@@ -19,6 +19,7 @@ from huggingface_hub import close_session, constants
 from transenc import tasks
 from transenc.errors import ConfigError, DataError
 from transenc.pairs import Pairs
+from transenc.readers import SkipBad
 
 REAL = os.environ.get("TRANSENC_DATA")
 needs_data = pytest.mark.skipif(not REAL, reason="TRANSENC_DATA names no directory with the real data")
@@ -182,6 +183,17 @@ def test_evaluation_takes_tasks_and_files_and_gives_each_its_metric(data: Path, 
     sets, metrics = tasks.evaluation(["stsb", str(tmp_path / "own.tsv")], data, offline=True)
     assert metrics == {"stsb": "spearman", "own.tsv": "auc"}
     assert [len(pairs) for pairs in sets.values()] == [2, 2]
+
+
+def test_bad_rows_of_scored_files_are_skipped_as_asked(tmp_path: Path) -> None:
+    path = tmp_path / "own.tsv"
+    path.write_text("sentence1\tsentence2\tscore\na dog\ta cat\t0\na dog\ta cat\tx\na\tb\t1\n")
+    sets, _ = tasks.evaluation([str(path)], None, skip_bad=SkipBad(1))
+    dev, _ = tasks.development(str(path), None, skip_bad=SkipBad(1))
+    assert len(sets["own.tsv"]) == len(dev) == 2
+    for read in (lambda: tasks.evaluation([str(path)], None), lambda: tasks.development(str(path), None)):
+        with pytest.raises(DataError, match="own.tsv:3: score 'x'"):
+            read()
 
 
 def test_two_sets_of_one_name_are_refused_unless_they_are_one_file(data: Path, tmp_path: Path) -> None:

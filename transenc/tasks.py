@@ -240,9 +240,12 @@ def tests(task: Task, data: Path | None, *, offline: bool = False) -> dict[str, 
 
 
 def evaluation(
-    given: Sequence[str], data: Path | None, *, offline: bool = False
+    given: Sequence[str], data: Path | None, *, offline: bool = False, skip_bad: SkipBad | None = None
 ) -> tuple[dict[str, Pairs], dict[str, str]]:
-    """Read the test pairs of tasks and of scored files, and the name of the metric of each set."""
+    """Read the test pairs of tasks and of scored files, and the name of the metric of each set.
+
+    skip_bad: of the scored files; those of tasks are strict.
+    """
     sets: dict[str, Pairs] = {}
     metrics: dict[str, str] = {}
     files: dict[str, Path] = {}
@@ -251,7 +254,7 @@ def evaluation(
             found = tests(TASKS[name], data, offline=offline)
             metric: str = TASKS[name].metric
         else:
-            pairs, metric = scored_file(name)
+            pairs, metric = scored_file(name, skip_bad=skip_bad)
             path = Path(name)
             if path.name in sets and files.get(path.name) != path:
                 raise ConfigError(
@@ -264,11 +267,16 @@ def evaluation(
     return sets, metrics
 
 
-def development(given: str, data: Path | None, *, offline: bool = False) -> tuple[Pairs, str]:
-    """Read the development pairs of a task, or a scored file, and return them with their metric."""
+def development(
+    given: str, data: Path | None, *, offline: bool = False, skip_bad: SkipBad | None = None
+) -> tuple[Pairs, str]:
+    """Read the development pairs of a task, or a scored file, and return them with their metric.
+
+    skip_bad: of the scored file; those of tasks are strict.
+    """
     if given in TASKS:
         return dev(TASKS[given], data, offline=offline), TASKS[given].metric
-    return scored_file(given)
+    return scored_file(given, skip_bad=skip_bad)
 
 
 def scored_file(

@@ -30,7 +30,9 @@ ScoreRange = Annotated[
 ]
 SkipBad = Annotated[
     str | None,
-    typer.Option(help="Skip up to this many bad rows (5, or 2%) instead of stopping at the first."),
+    typer.Option(
+        help="Skip up to this many bad rows of each file (5, or 2%) instead of stopping at the first."
+    ),
 ]
 Runs = Path("runs")
 
