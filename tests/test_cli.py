@@ -577,6 +577,39 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             "pair 2 has the label 4",
         ),
         (
+            ["distill", "--pairs", "same.tsv", "--family", "bi", "--start", "PLM", "--out", "o"],
+            3,
+            "same.tsv: all 2 labels are 0.5; nothing can be learnt from them",
+        ),
+        (
+            ["distill", "--pairs", "pairs.tsv", "--dev", "same.tsv", "--family", "bi", "--start", "PLM"]
+            + ["--out", "o"],
+            3,
+            "same.tsv cannot judge a model: All 2 gold scores are 0.5: Spearman is undefined. Give another --dev",
+        ),
+        (
+            ["distill", "--pairs", "pairs.tsv", "--dev", "word.tsv", "--family", "bi", "--start", "PLM"]
+            + ["--out", "o", "--skip-bad", "0"],
+            3,
+            "word.tsv:3: score 'x' is not a number (1 bad row of 3; more than --skip-bad 0 allows)",
+        ),
+        (
+            [
+                "label",
+                "--corpus",
+                "far.txt",
+                "--sampler",
+                "semantic",
+                "--encoder",
+                "CROSS",
+                "--teacher",
+                "PLM",
+            ]
+            + ["--out", "o.tsv"],
+            2,
+            "is a cross-encoder, which makes none: name a bi-encoder with --encoder",
+        ),
+        (
             ["cycle", "--plm", "PLM", "--task", "demo", "--run", "one.tsv", "--dry-run"],
             2,
             "is a file, not a run",
@@ -616,6 +649,10 @@ def test_what_cannot_be_meant_is_one_line(
 ) -> None:
     write_pairs(make_pairs(4, scored=True), tmp_path / "pairs.tsv")
     (tmp_path / "one.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t0.5\n")
+    (tmp_path / "same.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t0.5\nc\td\t0.5\n")
+    (tmp_path / "word.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t0\na\tc\tx\nc\td\t1\n")
+    if "CROSS" in arguments:
+        CrossFamily().create(plm, compute=Compute("cpu", "fp32"), max_length=32).save(tmp_path / "cross")
     (tmp_path / "high.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t0.5\nc\td\t4\n")
     (tmp_path / "tab.csv").write_text('sentence1,sentence2\n"a\tb",c\n')
     (tmp_path / "far.txt").write_text(
@@ -623,12 +660,36 @@ def test_what_cannot_be_meant_is_one_line(
     )
     (tmp_path / "twice.yaml").write_text("cycles: 1\ncycles: 2\n")
     before = (tmp_path / "pairs.tsv").read_bytes()
-    shown = run(*(str(plm) if argument == "PLM" else argument for argument in arguments))
+    models = {"PLM": str(plm), "CROSS": "cross"}
+    shown = run(*(models.get(argument, argument) for argument in arguments))
     assert (shown.code, shown.out) == (code, "")
     assert message in shown.err
     assert shown.err.splitlines()[-1].startswith("transenc: ")
     assert (tmp_path / "pairs.tsv").read_bytes() == before
     assert not list(tmp_path.glob("o*.tsv"))[1:]
+
+
+def test_bad_rows_of_the_development_file_are_skipped_as_asked(run: Any, plm: Path, tmp_path: Path) -> None:
+    write_pairs(make_pairs(9, scored=True), tmp_path / "pairs.tsv")
+    shutil.copy(tmp_path / "pairs.tsv", tmp_path / "dev.tsv")
+    with (tmp_path / "dev.tsv").open("a") as file:
+        file.write("a dog\ta cat\tx\n")
+    options = [
+        "--pairs",
+        "pairs.tsv",
+        "--dev",
+        "dev.tsv",
+        "--family",
+        "bi",
+        "--start",
+        str(plm),
+        "--out",
+        "o",
+    ]
+    shown = run("distill", *options, "--skip-bad", "1", "--set", "distill.bi.epochs=1")
+    assert shown.code == 0, shown.err
+    assert "dev.tsv: 1 bad row of 10 skipped" in shown.err
+    assert "best dev Spearman" in shown.out
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.conftest import make_pairs
 from tests.test_cli import run as run  # a fixture
+from transenc.pairs import Pairs
 from transenc.readers import read_pairs
 from transenc.repeats import summarise
 from transenc.writers import write_pairs
@@ -153,6 +156,13 @@ def test_rewriting_can_be_looked_at_and_written(run: Any, gold: Path) -> None:
         (["--augment", "delete", "--corpus", "c.txt", "--out", "o.tsv"], "give --gold FILE with --out"),
         (["--augment", "insert", "--corpus", "c.txt"], "insert:model=NAME"),
         (["--corpus", "c.txt"], "Give --teacher MODEL and --out FILE"),
+        (["--augment", "delete", "--corpus", "c.txt", "--teacher", "x"], "--teacher is about pairs that"),
+        (["--augment", "delete", "--corpus", "c.txt", "--combine", "x"], "--combine is about pairs that"),
+        (
+            ["--augment", "delete", "--corpus", "c.txt", "--gold-range", "0", "5"],
+            "give --gold FILE, or leave",
+        ),
+        (["--augment", "delete", "--gold", "none.tsv", "--out", "new/o.txt"], "must end in one of .tsv"),
         (["--teacher", "x", "--out", "o.tsv", "--corpus", "c.txt", "--sampler", "kde"], "give --gold FILE"),
     ],
 )
@@ -161,6 +171,45 @@ def test_what_label_lacks_is_asked_for(run: Any, arguments: list[str], message: 
     shown = run("label", *arguments)
     assert shown.code == 2
     assert message in shown.err
+
+
+@pytest.mark.parametrize("command", [["--teacher", "x", "--corpus", "c.txt"], ["--augment", "delete"]])
+def test_a_range_is_suggested_for_gold_of_another_scale(run: Any, command: list[str]) -> None:
+    Path("c.txt").write_text("one two\nthree four\n")
+    Path("five.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t0\na\tc\t4.5\n")
+    shown = run("label", *command, "--gold", "five.tsv", "--out", "new/o.tsv")
+    assert shown.code == 3
+    assert "five.tsv: gold labels from 0 to 4.5 do not lie in [0, 1]" in shown.err
+    assert "--gold-range 0 5." in shown.err
+    assert not Path("new").exists()
+
+
+def test_rewritten_pairs_may_go_to_a_new_directory(run: Any, gold: Path) -> None:
+    shown = run("label", "--augment", "delete", "--gold", str(gold), "--out", "new/one/o.tsv")
+    assert shown.code == 0, shown.err
+    assert len(read_pairs(Path("new/one/o.tsv"), scores="required")) == 12
+
+
+def test_scores_are_counted_as_changed_among_the_kept_pairs_alone(
+    run: Any, gold: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wide:
+        family = "cross"
+
+        def score(self, pairs: Pairs) -> Any:
+            return np.linspace(-1.01, 2.03, len(pairs), dtype=np.float32)
+
+    monkeypatch.setattr("transenc.models.loading.load_scorer", lambda name, **options: Wide())
+    monkeypatch.setattr("transenc.models.loading.scorer_digest", lambda name, **options: name)
+    Path("c.txt").write_text("\n".join(read_pairs(gold, scores="ignored").sentences) + "\n")
+    options = ["--corpus", "c.txt", "--sampler", "kde", "--gold", str(gold), "--out", "s.tsv"]
+    shown = run("label", "--teacher", "x", *options)
+    assert shown.code == 0, shown.err
+    scores = read_pairs(Path("s.tsv"), scores="required").scores
+    assert scores is not None
+    kept, offered = re.search(r"kept (\d+) of (\d+)", shown.err).groups()  # type: ignore[union-attr]
+    assert int(kept) == len(scores) < int(offered)
+    assert f" {np.isin(scores, (0, 1)).sum()} scores changed by" in shown.out
 
 
 def test_labelling_leaves_gold_pairs_out_and_keeps_by_their_labels(run: Any, gold: Path, plm: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from transenc import tasks
 from transenc.config import Settings
 from transenc.errors import ConfigError, DataError
+from transenc.metrics import METRICS
 from transenc.pairs import Pairs
 from transenc.readers import SkipBad, read_pairs
 from transenc.registry import did_you_mean
@@ -49,27 +50,16 @@ def read_gold(settings: Settings, *, data: Path | None, offline: bool = False) -
         raise ConfigError(
             f"--gold {name} is no file and no known name.{did_you_mean(name, list(tasks.GOLD))} Known: {known}."
         )
-    scores = pairs.scores
-    assert scores is not None
-    low, high = float(scores.min()), float(scores.max())
-    if low < 0 or high > 1:
-        raise DataError(
-            f"{name}: gold labels from {low:g} to {high:g} do not lie in [0, 1]. Give the scale they are on, such as "
-            f"--gold-range {min(0, np.floor(low)):g} {np.ceil(high):g}."
-        )
+    check_labels(pairs, name)
     whole = len(pairs)
     if wanted is not None:
         if wanted > whole:
             raise ConfigError(f"--gold {source}: {name} has only {whole:,} pairs.")
         rng = np.random.default_rng(derive(settings.seed, "gold", "sample"))
         pairs = pairs.take(np.sort(rng.choice(whole, wanted, replace=False)))
-        scores = pairs.scores
-        assert scores is not None
-    if float(scores.min()) == float(scores.max()):
-        raise DataError(
-            f"{name}: all {len(pairs):,} gold labels are {scores[0]:g}; nothing can be learnt from them. "
-            "Give pairs with different labels."
-        )
+    check_varied(pairs, f"{name}: all {len(pairs):,} gold labels")
+    scores = pairs.scores
+    assert scores is not None
     zeros_and_ones = bool(np.isin(scores, (0.0, 1.0)).all())
     if asked.labels == "binary" and not zeros_and_ones:
         raise ConfigError(f"gold.labels is binary, but {name} has labels between 0 and 1.")
@@ -77,6 +67,36 @@ def read_gold(settings: Settings, *, data: Path | None, offline: bool = False) -
     sample = f", a seeded sample of {whole:,}" if wanted is not None else ""
     kind = f"binary, {100 * scores.mean():.0f} % of them 1" if binary else f"graded, mean {scores.mean():.2f}"
     return Gold(pairs, binary, [f"{len(pairs):,} gold pairs of {name}{sample}: {kind}"])
+
+
+def check_labels(pairs: Pairs, name: str, option: str = "--gold-range") -> None:
+    """Raise DataError for labels outside [0, 1], naming the option that maps those of their scale to it."""
+    assert pairs.scores is not None
+    low, high = float(pairs.scores.min()), float(pairs.scores.max())
+    if low < 0 or high > 1:
+        raise DataError(
+            f"{name}: gold labels from {low:g} to {high:g} do not lie in [0, 1]. Give the scale they are on, such as "
+            f"{option} {min(0, np.floor(low)):g} {np.ceil(high):g}."
+        )
+
+
+def check_judge(gold: Pairs, metric: str, what: str, way_on: str) -> None:
+    """Raise DataError where a metric of these gold scores does not exist; what: names them, way_on: the next step."""
+    assert gold.scores is not None
+    try:
+        METRICS[metric](np.arange(len(gold)), gold.scores)
+    except DataError as error:
+        raise DataError(f"{what} cannot judge a model: {error} {way_on}") from None
+
+
+def check_varied(pairs: Pairs, what: str) -> None:
+    """Raise DataError where all labels are equal; what: the subject of the sentence, such as "all 9 labels"."""
+    scores = pairs.scores
+    assert scores is not None
+    if float(scores.min()) == float(scores.max()):
+        raise DataError(
+            f"{what} are {scores[0]:g}; nothing can be learnt from them. Give pairs with different labels."
+        )
 
 
 def _split(source: str) -> tuple[str, int | None]:

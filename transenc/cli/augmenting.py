@@ -13,7 +13,7 @@ def augment_file(
     specs: Sequence[str],
     *,
     gold: Path | None,
-    gold_range: tuple[float, float],
+    gold_range: tuple[float, float] | None,
     pairs: Path | None,
     corpus: Sequence[Path],
     out: Path | None,
@@ -27,16 +27,19 @@ def augment_file(
     """Rewrite sentences of a file: print `show` of each augmenter, or with `out` write gold's pairs rewritten."""
     from transenc.augmenters import Fill
     from transenc.errors import ConfigError, DataError
+    from transenc.gold import check_labels
     from transenc.readers import SkipBad, read_pairs, read_sentences
     from transenc.single import refuse_existing
     from transenc.stages.augment import augment_sentences, augmented_pairs, outside_files
-    from transenc.writers import write_pairs
+    from transenc.writers import SUFFIXES_OUT, write_pairs
 
     if sum(map(bool, (gold, pairs, corpus))) != 1:
         raise ConfigError("--augment takes one of --gold FILE, --pairs FILE and --corpus FILE.")
     if out is not None and gold is None:
         raise ConfigError("--augment writes pairs with the labels of gold ones: give --gold FILE with --out.")
     if out is not None:
+        if out.suffix not in SUFFIXES_OUT:
+            raise ConfigError(f"--out must end in one of {', '.join(SUFFIXES_OUT)}, not '{out.name}'.")
         refuse_existing(out)
     skip = SkipBad.parse(skip_bad) if skip_bad else None
 
@@ -53,6 +56,8 @@ def augment_file(
     outside_files(specs)
     if out is not None and gold is not None:
         labelled = read_pairs(gold, scores="required", score_range=gold_range, skip_bad=skip)
+        check_labels(labelled, str(gold))
+        out.parent.mkdir(parents=True, exist_ok=True)  # before the work, which would be lost
         rewritten = augment_sentences(labelled.sentences, specs, seed=seed, fill_of=fill_of)
         made, facts = augmented_pairs(labelled, rewritten)
         if not len(made):

@@ -32,6 +32,7 @@ def distill(
     from transenc import config, registry
     from transenc.cli.console import Reporter, log_to_stderr
     from transenc.cli.console import out as show
+    from transenc.gold import check_judge, check_varied
     from transenc.interrupt import stop_on_signals
     from transenc.readers import SkipBad, read_pairs
 
@@ -43,7 +44,10 @@ def distill(
     named = "head" in changed.get("distill", {}).get("cross", {})
     skip = SkipBad.parse(skip_bad) if skip_bad else None
     silver = read_pairs(pairs, scores="required", score_range=score_range, skip_bad=skip)
-    gold = read_pairs(dev, scores="required", score_range=score_range) if dev else None
+    check_varied(silver, f"{pairs}: all {len(silver):,} labels")
+    gold = read_pairs(dev, scores="required", score_range=score_range, skip_bad=skip) if dev else None
+    if gold is not None:
+        check_judge(gold, "spearman", str(dev), "Give another --dev, or none: the last step is kept then.")
     log_to_stderr()
     with stop_on_signals() as stop:
         from transenc.single_stages import distill_to

@@ -34,8 +34,8 @@ def label(
         Path | None, typer.Option(help="Scored pairs: never mined again, and the measure of kde.")
     ] = None,
     gold_range: Annotated[
-        tuple[float, float], typer.Option(help="Lowest and highest score of the gold file.")
-    ] = (0, 1),
+        tuple[float, float] | None, typer.Option(help="Lowest and highest score of the gold file.")
+    ] = None,
     augment: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,14 +56,13 @@ def label(
     offline: options.Offline = False,
 ) -> None:
     """Label given or mined pairs with the scores of one or several models, mapped to [0, 1]."""
-    from dataclasses import replace
-
     import numpy as np
 
     from transenc.cli.console import Reporter, log_to_stderr, note
     from transenc.cli.console import out as say
     from transenc.digests import pairs_digest
     from transenc.errors import ConfigError, DataError
+    from transenc.gold import check_labels
     from transenc.interrupt import stop_on_signals
     from transenc.models.loading import load_scorer, scorer_digest
     from transenc.readers import SkipBad, read_pairs, read_sentences
@@ -74,7 +73,19 @@ def label(
     from transenc.store import fingerprint
     from transenc.writers import SUFFIXES_OUT, check_writable, write_pairs
 
+    if gold_range is not None and gold is None:
+        raise ConfigError("--gold-range is the scale of --gold: give --gold FILE, or leave it out.")
     if augment:
+        scoring = {
+            "--teacher": teacher, "--sampler": sampler, "--encoder": encoder, "--max-pairs": max_pairs,
+            "--combine": combine != "mean", "--both-orders": both_orders, "--transform": transform != "none",
+            "--shard": shard != 2_000,
+        }  # fmt: skip
+        if unused := [name for name, value in scoring.items() if value]:
+            raise ConfigError(
+                f"{unused[0]} is about pairs that a teacher scores; --augment rewrites sentences and asks none: "
+                "leave one of them out."
+            )
         from transenc.cli.augmenting import augment_file
 
         augment_file(
@@ -112,6 +123,8 @@ def label(
 
     skip = SkipBad.parse(skip_bad) if skip_bad else None
     known = read_pairs(gold, scores="required", score_range=gold_range, skip_bad=skip) if gold else None
+    if known is not None:
+        check_labels(known, str(gold))
     keep: Any = None
     if pairs is not None:
         found = read_pairs(pairs, scores="ignored", skip_bad=skip)
@@ -125,7 +138,13 @@ def label(
             raise ConfigError(f"The sampler {sampler} compares with gold labels: give --gold FILE.")
         encode = None
         if getattr(backend, "needs_encoder", False):
-            encode = getattr(scorer_of(encoder or teacher[0]), "encode", None)
+            searcher = encoder or teacher[0]
+            encode = getattr(scorer_of(searcher), "encode", None)
+            if encode is None:
+                raise ConfigError(
+                    f"The sampler {sampler} compares embeddings, and {searcher} is a {scorer_of(searcher).family}-"
+                    "encoder, which makes none: name a bi-encoder with --encoder."
+                )
         found = mine(
             backend,
             read_sentences(list(corpus or []), skip_bad=skip),
@@ -164,7 +183,8 @@ def label(
                         stage=name,
                     )
                 )
-            labels = to_labels(blend(COMBINE[combine](columns), None, transform, 0.0))
+            blended = blend(COMBINE[combine](columns), None, transform, 0.0)
+            labels = to_labels(blended)
             scored = found.with_scores(labels.values)
             if keep is not None and known is not None:
                 from transenc.cli.gold import rule_line
@@ -172,7 +192,7 @@ def label(
                 chosen, report = keep(
                     known.scores, labels.values, np.random.default_rng(derive(seed, "label", "keep"))
                 )
-                scored, labels = scored.take(chosen), replace(labels, values=labels.values[chosen])
+                scored, labels = scored.take(chosen), to_labels(blended[chosen])
                 note(rule_line(report))
                 if not len(scored):
                     raise DataError(f"{sampler} keeps none of the pairs; give more text or more --gold.")
