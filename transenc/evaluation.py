@@ -79,7 +79,7 @@ def write_mteb(results: Sequence[Result], model: str, revision: str, out: Path) 
     """
     if not Path(model).name or Path(model).name == "..":
         model = Path(model).resolve().name
-    folder = out / model.strip("/").replace("/", "__") / revision
+    folder = out / " + ".join(map(_folder, model.split(" + "))) / revision
     folder.mkdir(parents=True, exist_ok=True)
     seen: set[str] = set()  # the first metric of a task is its main one
     for result in results:
@@ -108,6 +108,13 @@ def write_mteb(results: Sequence[Result], model: str, revision: str, out: Path) 
     meta = {"name": model, "revision": revision, "framework": ["PyTorch"], "similarity_fn_name": "cosine"}
     write_file(folder / "model_meta.json", (json.dumps(meta, indent=2) + "\n").encode())
     return folder
+
+
+def _folder(model: str) -> str:
+    """Return a model's name as that of one directory, which is seen by `ls` and is not another model's."""
+    path = Path(model)
+    path = path.resolve() if ".." in path.parts else path
+    return "__".join(part for part in path.parts if part != path.anchor).lstrip(".")
 
 
 MTEB_KEYS = {
