@@ -117,7 +117,10 @@ def without_tests(gold: Gold, dev: Pairs | None, tests: dict[str, Pairs]) -> Gol
     if dropped:
         said.append(f"{dropped:,} of the gold pairs are test pairs and were left out")
     if not len(kept):
-        raise DataError("Every gold pair is a test pair of the task; give other gold, or no --task.")
+        raise DataError(
+            f"Every gold pair is a test pair of {', '.join(tests)}, and those are left out: give other gold, or "
+            "test on other pairs with --evaluate."
+        )
     if dev is not None:
         shared = tasks.without(kept, [dev])[1]
         if shared:
