@@ -158,5 +158,13 @@ def test_a_much_weaker_partner_is_named_with_both_scores() -> None:
     assert said is not None
     assert "weak teaches with 61.00" in said
     assert "21.00 below strong (82.00)" in said
+    assert said.endswith(": --set label.combine=dev-weighted, or leave it out")
     assert imbalance("x", {"a": 0.82, "b": 0.80}) is None
     assert imbalance("x", {"a": None, "b": None}) is None
+
+
+def test_partners_that_are_weighed_already_are_not_told_to_be() -> None:
+    said = imbalance("cycle-1/silver-bi", {"strong": 0.82, "weak": 0.61}, weighted=True)
+    assert said is not None
+    assert "--set" not in said
+    assert said.endswith("even with label.combine=dev-weighted: leave it out if it does")

@@ -8,7 +8,7 @@ from transenc.cli.console import figures, note, out, out_json, wide_table
 from transenc.cli.gold import about_gold, learnt_from, show_labels
 
 if TYPE_CHECKING:
-    from transenc.session import Outcome, Row, Session
+    from transenc.session import Best, Outcome, Row, Session
 
 METRIC_TITLES = {"spearman": "Spearman x 100", "auc": "ROC-AUC x 100"}
 
@@ -116,13 +116,8 @@ def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
     for line in verdicts(outcome):
         out(line)
     out("")
-    bi = next(str(b.path) for b in outcome.best if b.family == "bi")
-    cross = next((str(b.path) for b in outcome.best if b.family == "cross"), None)
-    target = session.settings.task or "FILE.tsv"
-    out("Next:")
-    out(f"  transenc evaluate {target} --model {bi}" + (f" --model {cross}" if cross else ""))
-    out(f"  transenc export onnx --model {bi} --out engine-bi")
-    out(f"  transenc label --pairs FILE.tsv --teacher {cross or bi} --out scored.tsv")
+    for line in next_commands(outcome, session.settings.task or "FILE.tsv"):
+        out(line)
 
 
 def _title(outcome: Outcome) -> str:
@@ -153,20 +148,51 @@ def _cells(row: Row, names: list[str], columns: list[str], *, many: bool) -> lis
     return [label, *(f"{100 * values[column]:.2f}" if column in values else "" for column in columns)]
 
 
+def next_commands(outcome: Outcome, target: str) -> list[str]:
+    """Name the commands that go on with the best student's models; a cross-encoder that lost teaches nothing."""
+    bi, cross = _better(outcome, "bi"), _better(outcome, "cross")
+    assert bi is not None  # a student begins as one
+    gain = _gain(outcome, cross) if cross else None
+    teacher = bi if cross is None or (gain is not None and gain <= 0) else cross
+    return [
+        "Next:",
+        f"  transenc evaluate {target} --model {bi.path}" + (f" --model {cross.path}" if cross else ""),
+        f"  transenc export onnx --model {bi.path} --out engine-bi",
+        f"  transenc label --pairs FILE.tsv --teacher {teacher.path} --out scored.tsv",
+    ]
+
+
+def _better(outcome: Outcome, family: str) -> Best | None:
+    """Return the model of a family that is best on development data; the first where no labels selected."""
+    by_dev = outcome.selected_by == "dev"
+    found = [best for best in outcome.best if best.family == family]
+    return max(found, key=lambda b: b.dev if by_dev and b.dev is not None else 0.0, default=None)
+
+
+def _start(outcome: Outcome, student: str) -> Row:
+    return next(row for row in outcome.rows if row.student == student and row.cycle == 0)
+
+
+def _gain(outcome: Outcome, best: Best) -> float | None:
+    """Return what a model gained over its student's start on development data; None where no labels selected."""
+    start = _start(outcome, best.student)
+    if outcome.selected_by != "dev" or best.dev is None or start.dev is None:
+        return None
+    return 100 * (best.dev - start.dev)
+
+
 def verdicts(outcome: Outcome) -> list[str]:
     """Say for each student and family which model was kept and whether it gained anything over the start."""
     lines = []
-    starts = {row.student: row for row in reversed(outcome.rows) if row.cycle == 0}  # the first row of each
     for best in outcome.best:
-        start = starts[best.student]
+        start, gain = _start(outcome, best.student), _gain(outcome, best)
         row = next(
             r for r in outcome.rows
             if r.student == best.student and r.path == best.model
         )  # fmt: skip
         origin = row.label
         line = f"best {best.family}: {best.path}  ({origin}"
-        if outcome.selected_by == "dev" and best.dev is not None and start.dev is not None:
-            gain = 100 * (best.dev - start.dev)
+        if gain is not None:
             if row is start:
                 line += "; no cycle beat the start on development data, so the start is kept)"
             elif gain <= 0:

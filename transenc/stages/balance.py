@@ -23,8 +23,11 @@ def dev_weights(devs: Mapping[str, float | None], binary: bool) -> list[float]:
     return [value / total for value in above] if total > 0 else [1 / len(above)] * len(above)
 
 
-def imbalance(stage: str, devs: Mapping[str, float | None]) -> str | None:
-    """Name the weakest teacher of a half-cycle when it is far below the best (Trans-Encoder, section 5.1)."""
+def imbalance(stage: str, devs: Mapping[str, float | None], *, weighted: bool = False) -> str | None:
+    """Name the weakest teacher of a half-cycle when it is far below the best (Trans-Encoder, section 5.1).
+
+    weighted: teachers are weighed by their development scores already.
+    """
     known = {student: dev for student, dev in devs.items() if dev is not None}
     if len(known) < 2:
         return None
@@ -32,8 +35,10 @@ def imbalance(stage: str, devs: Mapping[str, float | None]) -> str | None:
     gap = known[best] - known[worst]
     if gap <= UNEQUAL:
         return None
+    way_on = ": --set label.combine=dev-weighted, or leave it out"
+    if weighted:
+        way_on = ", even with label.combine=dev-weighted: leave it out if it does"
     return (
         f"{stage}: {worst} teaches with {100 * known[worst]:.2f} on development data, {100 * gap:.2f} below {best} "
-        f"({100 * known[best]:.2f}); a weak partner can pull the stronger one down: "
-        "--set label.combine=dev-weighted, or leave it out"
+        f"({100 * known[best]:.2f}); a weak partner can pull the stronger one down{way_on}"
     )
