@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from transenc.cli import options
 from transenc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transenc.config import Frozen
 
 
 def cycle(
@@ -125,7 +128,7 @@ def cycle(
     file = settings_module.load_file(config) if config else {}
     assigned = [settings_module.from_assignments([item]) for item in options.setting_list(set_)]
     for layer in (file, *assigned):
-        _check_groups(layer)
+        _check_groups(layer, settings_module.Settings)
     changed = settings_module.merge(*assigned)
     _check_once(given, changed)
     by_hand = settings_module.merge(given, changed)
@@ -174,20 +177,21 @@ def cycle(
         show_outcome(session, outcome, as_json=json_)
 
 
-def _check_groups(values: Mapping[str, Any]) -> None:
+def _check_groups(values: Mapping[str, Any], model: type[Frozen], where: str = "") -> None:
     """Raise ConfigError for a value in the place of a group of settings, which options would replace unseen."""
-    from transenc.config import Frozen, Settings
+    from transenc.config import Frozen
 
-    for name, field in Settings.model_fields.items():
+    for name, field in model.model_fields.items():
         group = field.annotation
         if name not in values or not (isinstance(group, type) and issubclass(group, Frozen)):
             continue
         if not isinstance(values[name], Mapping):
             first = next(iter(group.model_fields))
             raise ConfigError(
-                f"Setting '{name}' is {values[name]!r}, and it is a group of settings: name one of them, such as "
-                f"{name}.{first} ({name}: {{{first}: ...}} in a file)."
+                f"Setting '{where}{name}' is {values[name]!r}, and it is a group of settings: name one of them, such "
+                f"as {where}{name}.{first} ({name}: {{{first}: ...}} in a file)."
             )
+        _check_groups(values[name], group, f"{where}{name}.")
 
 
 def _check_once(given: Mapping[str, Any], changed: Mapping[str, Any], group: str = "") -> None:
