@@ -315,6 +315,29 @@ def test_an_option_and_a_setting_may_say_the_same(run: Any, plm: Path) -> None:
     assert shown.code == 0, shown.err
 
 
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (
+            "prime: simcse\n",
+            "'prime' is 'simcse', and it is a group of settings: name one of them",
+        ),
+        (
+            "distill: {bi: 3}\n",
+            "'distill.bi' is 3, and it is a group of settings: name one of them",
+        ),
+    ],
+)
+def test_a_value_in_the_place_of_a_group_is_refused_even_where_an_option_replaces_it(
+    file: str, message: str, run: Any, plm: Path
+) -> None:
+    Path("run.yaml").write_text(f"plm: {plm}\ntask: demo\n{file}")
+    settings = ["--set", "prime.epochs=2", "--set", "distill.bi.epochs=2"]
+    shown = run("cycle", "--config", "run.yaml", *settings, "--dry-run")
+    assert (shown.code, shown.out) == (2, "")
+    assert message in shown.err
+
+
 def test_own_pairs_without_development_data_select_the_last_cycle_and_say_so(
     run: Any, plm: Path, tmp_path: Path
 ) -> None:
@@ -570,6 +593,19 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
         (["evaluate", "pairs.tsv", "--model", "x", "--fail-under", "50"], 2, "from -1 to 1, not 50"),
         (["evaluate", "pairs.tsv", "--model", "x", "--fail-under", "nan"], 2, "from -1 to 1, not nan"),
         (["evaluate", "demo", "--model", "x", "--score-range", "0", "5"], 2, "--score-range and --skip-bad"),
+        (["evaluate", "demo", "--model", "x", "--columns", "q,p,s"], 2, "--columns is for one's own files"),
+        (
+            ["evaluate", "pairs.tsv", "--model", "x", "--columns", "q,p"],
+            2,
+            "as q1,q2,is_duplicate, not 'q,p'",
+        ),
+        (["evaluate", "pairs.tsv", "--model", "x", "--columns", "q,q,s"], 2, "not 'q,q,s'"),
+        (["evaluate", "pairs.tsv", "--model", "x", "--columns", "q,p,s"], 3, "Needed: q, p, s."),
+        (
+            ["label", "--corpus", "far.txt", "--teacher", "x", "--out", "o.tsv", "--columns", "q,p"],
+            2,
+            "--columns names those of --pairs or --gold",
+        ),
         (["evaluate", "one.tsv", "--model", "PLM"], 3, "on one.tsv: Spearman needs at least 2 pairs"),
         (
             ["distill", "--pairs", "high.tsv", "--family", "bi", "--start", "PLM", "--out", "o"],
@@ -667,6 +703,25 @@ def test_what_cannot_be_meant_is_one_line(
     assert shown.err.splitlines()[-1].startswith("transenc: ")
     assert (tmp_path / "pairs.tsv").read_bytes() == before
     assert not list(tmp_path.glob("o*.tsv"))[1:]
+
+
+def test_columns_of_other_names_are_read_by_each_command(run: Any, plm: Path, tmp_path: Path) -> None:
+    write_pairs(make_pairs(9, scored=True), tmp_path / "own.tsv")
+    header, rows = (tmp_path / "own.tsv").read_text().split("\n", 1)
+    assert header == "sentence1\tsentence2\tscore"
+    (tmp_path / "own.tsv").write_text(f"question1\tquestion2\tSame\n{rows}")
+    scored = ["--columns", "question1, question2, Same"]
+    assert run("evaluate", "own.tsv", "--model", str(plm), *scored).code == 0
+    own = ["--pairs", "own.tsv"]
+    student = ["--dev", "own.tsv", "--family", "bi", "--start", str(plm), "--set", "distill.bi.epochs=1"]
+    assert run("distill", *own, *student, "--out", "bi", *scored).code == 0
+    unscored = ["--columns", "question1,question2"]
+    assert run("label", *own, "--teacher", str(plm), "--out", "a.tsv", *unscored).code == 0
+    assert run("label", "--augment", "delete", *own, *unscored).code == 0
+    gold = ["--gold", "own.tsv", *scored]
+    assert run("label", "--augment", "delete", *gold, "--out", "b.tsv").code == 0
+    (tmp_path / "c.txt").write_text("\n".join(make_pairs(9).sentences) + "\n")
+    assert run("label", "--corpus", "c.txt", "--teacher", str(plm), *gold, "--out", "c.tsv").code == 0
 
 
 def test_bad_rows_of_the_development_file_are_skipped_as_asked(run: Any, plm: Path, tmp_path: Path) -> None:

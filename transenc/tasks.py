@@ -280,13 +280,17 @@ def development(
 
 
 def scored_file(
-    given: str, *, score_range: tuple[float, float] | None = None, skip_bad: SkipBad | None = None
+    given: str,
+    *,
+    score_range: tuple[float, float] | None = None,
+    skip_bad: SkipBad | None = None,
+    columns: Sequence[str] = (),
 ) -> tuple[Pairs, str]:
     """Read one's own scored pairs; all gold being 0 or 1, their metric is auc, else spearman."""
     path = Path(given)
     if not path.exists() and not path.suffix:
         get(given)  # a name without a file is a task misspelt, and is answered as such
-    pairs = read_pairs(path, scores="required", score_range=score_range, skip_bad=skip_bad)
+    pairs = read_pairs(path, scores="required", score_range=score_range, skip_bad=skip_bad, columns=columns)
     assert pairs.scores is not None
     return pairs, metric_for(pairs.scores)
 

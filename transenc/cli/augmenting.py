@@ -18,6 +18,7 @@ def augment_file(
     corpus: Sequence[Path],
     out: Path | None,
     show: int,
+    columns: Sequence[str],
     skip_bad: str | None,
     seed: int,
     device: str,
@@ -55,7 +56,7 @@ def augment_file(
 
     outside_files(specs)
     if out is not None and gold is not None:
-        labelled = read_pairs(gold, scores="required", score_range=gold_range, skip_bad=skip)
+        labelled = read_pairs(gold, scores="required", score_range=gold_range, skip_bad=skip, columns=columns)
         check_labels(labelled, str(gold))
         out.parent.mkdir(parents=True, exist_ok=True)  # before the work, which would be lost
         rewritten = augment_sentences(labelled.sentences, specs, seed=seed, fill_of=fill_of)
@@ -67,7 +68,7 @@ def augment_file(
         say(f"{out}: of {len(labelled):,} gold pairs {told}")
         return
     file = gold or pairs
-    found = read_pairs(file, scores="ignored", skip_bad=skip).sentences if file else None
+    found = read_pairs(file, scores="ignored", skip_bad=skip, columns=columns).sentences if file else None
     sentences = list(found if found is not None else read_sentences(list(corpus), skip_bad=skip))[:show]
     for spec, lines in zip(
         specs, augment_sentences(sentences, specs, seed=seed, fill_of=fill_of), strict=True

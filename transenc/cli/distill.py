@@ -17,6 +17,7 @@ def distill(
     out: Annotated[Path, typer.Option(help="Directory for the model; must not exist.")],
     dev: Annotated[Path | None, typer.Option(help="Scored pairs that select the best checkpoint.")] = None,
     score_range: options.ScoreRange = None,
+    columns: options.Columns = None,
     asymmetric: Annotated[
         bool, typer.Option("--asymmetric", help="(a, b) and (b, a) mean different things.")
     ] = False,
@@ -43,10 +44,12 @@ def distill(
     config.check_used(changed, [f"distill.{family}", "pooling", "seed", "precision"], "distill")
     named = "head" in changed.get("distill", {}).get("cross", {})
     skip = SkipBad.parse(skip_bad) if skip_bad else None
-    silver = read_pairs(pairs, scores="required", score_range=score_range, skip_bad=skip)
+    names = options.column_names(columns, scored=True)
+    silver = read_pairs(pairs, scores="required", score_range=score_range, skip_bad=skip, columns=names)
     check_varied(silver, f"{pairs}: all {len(silver):,} labels")
-    gold = read_pairs(dev, scores="required", score_range=score_range, skip_bad=skip) if dev else None
-    if gold is not None:
+    gold = None
+    if dev is not None:
+        gold = read_pairs(dev, scores="required", score_range=score_range, skip_bad=skip, columns=names)
         check_judge(gold, "spearman", str(dev), "Give another --dev, or none: the last step is kept then.")
     log_to_stderr()
     with stop_on_signals() as stop:

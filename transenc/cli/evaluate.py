@@ -28,6 +28,7 @@ def evaluate(
     data: options.Data = None,
     metric: Annotated[str | None, typer.Option(help="spearman, pearson, auc or average_precision.")] = None,
     score_range: options.ScoreRange = None,
+    columns: options.Columns = None,
     json_: options.Json = False,
     fail_under: Annotated[
         float | None,
@@ -57,7 +58,7 @@ def evaluate(
             f"--fail-under is a value from -1 to 1, not {fail_under:g}; the table has it times 100."
         )
     log_to_stderr()
-    sets, default_metric = _sets(task, data, score_range, skip_bad, offline=offline)
+    sets, default_metric = _sets(task, data, score_range, skip_bad, columns, offline=offline)
     chosen = metric or default_metric
     # Of binary gold the literature reports both.
     metrics = [chosen] if metric or chosen != "auc" else [chosen, "average_precision"]
@@ -67,16 +68,16 @@ def evaluate(
         raise ConfigError("Give either --model or --run, not both.")
     names = list(model) if model else [str(path) for path in models_of(run, say=note)]
     results: list[Result] = []
-    columns = []
+    scores = []
     for name in names:
         scorer = load_scorer(name, device=device, precision=precision, offline=offline)
-        columns.append(score_sets(scorer, sets))
+        scores.append(score_sets(scorer, sets))
         for each in metrics:
-            results += measure(name, scorer.family, sets, columns[-1], each, group=task)
+            results += measure(name, scorer.family, sets, scores[-1], each, group=task)
         del scorer
     if model and len(names) > 1:
         for each in metrics:
-            results += measure(" + ".join(names), "ensemble", sets, ensemble(columns), each, group=task)
+            results += measure(" + ".join(names), "ensemble", sets, ensemble(scores), each, group=task)
     if json_:
         for result in results:
             out_json(dataclasses.asdict(result))
@@ -105,6 +106,7 @@ def _sets(
     data: Path | None,
     score_range: tuple[float, float] | None,
     skip_bad: str | None,
+    columns: str | None,
     *,
     offline: bool,
 ) -> tuple[dict[str, Pairs], str]:
@@ -114,11 +116,14 @@ def _sets(
 
     if task not in tasks.names():
         skip = SkipBad.parse(skip_bad) if skip_bad else None
-        pairs, metric = tasks.scored_file(task, score_range=score_range, skip_bad=skip)
+        names = options.column_names(columns, scored=True)
+        pairs, metric = tasks.scored_file(task, score_range=score_range, skip_bad=skip, columns=names)
         return {Path(task).name: pairs}, metric
     found = tasks.get(task)
     if score_range is not None or skip_bad is not None:
         raise ConfigError("--score-range and --skip-bad are for one's own files; a task says its own range.")
+    if columns is not None:
+        raise ConfigError("--columns is for one's own files; a task names its own.")
     return dict(tasks.tests(found, data, offline=offline)), found.metric
 
 

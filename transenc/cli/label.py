@@ -49,6 +49,7 @@ def label(
     ] = False,
     transform: Annotated[str, typer.Option(help="none, or rank: ranks scaled to [0, 1] as labels.")] = "none",
     shard: Annotated[int, typer.Option(min=1, help="Sentences or pairs scored at a time.")] = 2_000,
+    columns: options.Columns = None,
     skip_bad: options.SkipBad = None,
     seed: options.Seed = 1,
     device: options.Device = "auto",
@@ -75,6 +76,9 @@ def label(
 
     if gold_range is not None and gold is None:
         raise ConfigError("--gold-range is the scale of --gold: give --gold FILE, or leave it out.")
+    if columns is not None and pairs is None and gold is None:
+        raise ConfigError("--columns names those of --pairs or --gold: give one of them, or leave it out.")
+    names = options.column_names(columns, scored=gold is not None)
     if augment:
         scoring = {
             "--teacher": teacher, "--sampler": sampler, "--encoder": encoder, "--max-pairs": max_pairs,
@@ -90,7 +94,7 @@ def label(
 
         augment_file(
             augment, gold=gold, gold_range=gold_range, pairs=pairs, corpus=list(corpus or []), out=out, show=show,
-            skip_bad=skip_bad, seed=seed, device=device, precision=precision, offline=offline,
+            columns=names, skip_bad=skip_bad, seed=seed, device=device, precision=precision, offline=offline,
         )  # fmt: skip
         return
     if not teacher or out is None:
@@ -122,12 +126,13 @@ def label(
         return loaded[name]
 
     skip = SkipBad.parse(skip_bad) if skip_bad else None
-    known = read_pairs(gold, scores="required", score_range=gold_range, skip_bad=skip) if gold else None
-    if known is not None:
+    known = None
+    if gold is not None:
+        known = read_pairs(gold, scores="required", score_range=gold_range, skip_bad=skip, columns=names)
         check_labels(known, str(gold))
     keep: Any = None
     if pairs is not None:
-        found = read_pairs(pairs, scores="ignored", skip_bad=skip)
+        found = read_pairs(pairs, scores="ignored", skip_bad=skip, columns=names)
     else:
         from transenc.samplers import mine
         from transenc.samplers.mix import build
@@ -158,7 +163,7 @@ def label(
             raise DataError(f"{sampler} found no pair in the corpus: give more text, or another --sampler.")
     check_writable(found, out)
     with stop_on_signals() as stop:
-        columns = []
+        by_teacher = []
         reporter = Reporter(len(teacher))
         with output_file(out) as store, reporter.showing():
             for number, name in enumerate(teacher, start=1):
@@ -172,7 +177,7 @@ def label(
                     }
                 )
                 scorer = scorer_of(name)
-                columns.append(
+                by_teacher.append(
                     score_pairs(
                         BothOrders(scorer) if both_orders and scorer.family == "cross" else scorer,
                         found,
@@ -183,7 +188,7 @@ def label(
                         stage=name,
                     )
                 )
-            blended = blend(COMBINE[combine](columns), None, transform, 0.0)
+            blended = blend(COMBINE[combine](by_teacher), None, transform, 0.0)
             labels = to_labels(blended)
             scored = found.with_scores(labels.values)
             if keep is not None and known is not None:
