@@ -8,9 +8,9 @@ import pytest
 
 from tests.conftest import make_pairs
 from transenc.config import build
-from transenc.errors import ConfigError, Interrupted
+from transenc.errors import ConfigError, Interrupted, MachineError
 from transenc.interrupt import StopFlag
-from transenc.single import make_directory
+from transenc.single import make_directory, refuse_existing
 from transenc.single_stages import distill_to, prime_to
 
 
@@ -121,3 +121,16 @@ def test_a_command_killed_after_its_last_rename_is_done(tmp_path: Path) -> None:
     (tmp_path / ".out.work").mkdir()
     with pytest.raises(ConfigError, match="exists already"):
         make_directory(tmp_path / "out", {"x": 2}, make)
+
+
+def test_a_place_where_nothing_can_be_made_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    refuse_existing(tmp_path / "new" / "one.tsv")
+    with pytest.raises(ConfigError, match="file is a file, so .*one.tsv cannot lie in it"):
+        refuse_existing(tmp_path / "file" / "new" / "one.tsv")
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(MachineError, match="may not be written to"):
+        refuse_existing(tmp_path / "new" / "one.tsv")
+    assert not (tmp_path / "new").exists()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transenc.errors import ConfigError
+from transenc.errors import ConfigError, MachineError
 from transenc.store import MANIFEST, Checkpoints, Store, fingerprint, manifest, sync
 
 
@@ -33,9 +34,14 @@ def make_directory(out: Path, identity: dict[str, Any], make: Callable[[Path, Ch
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise ConfigError where a result would replace what is there."""
+    """Raise ConfigError where a result would replace what is there or lie in a file, MachineError where not allowed."""
     if out.exists():
         raise ConfigError(f"{out} exists already. Choose another --out or remove it.")
+    there = next(path for path in out.absolute().parents if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{there} is a file, so {out} cannot lie in it. Choose another --out.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise MachineError(f"{there} may not be written to. Choose another --out, or mend that.")
 
 
 @contextmanager
