@@ -607,6 +607,22 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             "--columns names those of --pairs or --gold",
         ),
         (["evaluate", "one.tsv", "--model", "PLM"], 3, "on one.tsv: Spearman needs at least 2 pairs"),
+        (["evaluate", "one.tsv", "--model", "eng", "--precision", "int8"], 2, "It holds: eng/bi, eng/cross."),
+        (
+            [
+                "cycle",
+                "--plm",
+                "PLM",
+                "--pairs",
+                "pairs.tsv",
+                "--evaluate",
+                "pairs.tsv",
+                "--inductive",
+                "--dry-run",
+            ],
+            3,
+            "All 4 training pairs are evaluation pairs, which --inductive leaves out",
+        ),
         (
             ["distill", "--pairs", "high.tsv", "--family", "bi", "--start", "PLM", "--out", "o"],
             3,
@@ -685,6 +701,9 @@ def test_what_cannot_be_meant_is_one_line(
 ) -> None:
     write_pairs(make_pairs(4, scored=True), tmp_path / "pairs.tsv")
     (tmp_path / "one.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t0.5\n")
+    for engine in ("eng/bi", "eng/cross"):
+        (tmp_path / engine).mkdir(parents=True)
+        (tmp_path / engine / "engine.json").write_text("{}")
     (tmp_path / "same.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t0.5\nc\td\t0.5\n")
     (tmp_path / "word.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t0\na\tc\tx\nc\td\t1\n")
     if "CROSS" in arguments:
@@ -703,6 +722,32 @@ def test_what_cannot_be_meant_is_one_line(
     assert shown.err.splitlines()[-1].startswith("transenc: ")
     assert (tmp_path / "pairs.tsv").read_bytes() == before
     assert not list(tmp_path.glob("o*.tsv"))[1:]
+
+
+def test_bad_rows_of_every_file_of_a_cycle_are_skipped_as_asked(run: Any, plm: Path, tmp_path: Path) -> None:
+    for seed, name in enumerate(("pairs", "dev", "test")):
+        write_pairs(make_pairs(9, seed, scored=True), tmp_path / f"{name}.tsv")
+        with (tmp_path / f"{name}.tsv").open("a") as file:
+            file.write("only one column\n")
+    (tmp_path / "prime.txt").write_text("\n".join(make_pairs(9).sentences) + "\n\x00\n")
+    files = ["--pairs", "pairs.tsv", "--dev", "dev.tsv", "--evaluate", "test.tsv"]
+    command = ["cycle", "--plm", str(plm), *files, "--set", "prime.corpus=prime.txt", "--dry-run"]
+    assert run(*command).code == 3
+    shown = run(*command, "--skip-bad", "1")
+    assert shown.code == 0, shown.err
+    for name in ("pairs.tsv", "dev.tsv", "test.tsv", "prime.txt"):
+        assert f"{name}: 1 bad row of" in shown.err
+
+
+def test_a_dry_run_of_a_run_begun_with_other_settings_is_refused_as_the_run_is(
+    place: Path, run: Any, plm: Path
+) -> None:
+    command = ["cycle", "--plm", str(plm), "--task", "demo", *TINY_CYCLE, "--dry-run"]
+    assert run(*command).code == 0
+    assert run(*command, "--cycles", "2").code == 0  # more cycles continue it
+    shown = run(*command, "--seed", "5")
+    assert (shown.code, shown.out) == (2, "")
+    assert "seed: was 1, now 5" in shown.err
 
 
 def test_columns_of_other_names_are_read_by_each_command(run: Any, plm: Path, tmp_path: Path) -> None:

@@ -168,3 +168,17 @@ def test_partners_that_are_weighed_already_are_not_told_to_be() -> None:
     assert said is not None
     assert "--set" not in said
     assert said.endswith("even with label.combine=dev-weighted: leave it out if it does")
+
+
+def test_a_run_that_weighs_its_partners_does_not_advise_it(
+    plm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transenc.stages.balance.UNEQUAL", -1)
+    runner, stages = small_runner(
+        tmp_path / "run", plm, students=2, changes={"label": {"combine": "dev-weighted"}}
+    )
+    with runner.context.store.lock():
+        record(runner.context)
+        runner.run(stages[: [stage.name for stage in stages].index("cycle-1/silver-bi") + 1])
+    warning = facts(tmp_path / "run", "cycle-1/silver-bi", "silver")["warning"]
+    assert "even with label.combine=dev-weighted" in warning

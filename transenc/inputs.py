@@ -16,8 +16,7 @@ from transenc.config import Settings, recipe_layers
 from transenc.cycle import Student, student_names
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError, DataError
-from transenc.gold import Gold, check_use, read_gold, without_tests
-from transenc.metrics import METRICS
+from transenc.gold import Gold, check_judge, check_use, read_gold, without_tests
 from transenc.models.bi import BiEncoder, BiFamily
 from transenc.models.device import Compute
 from transenc.models.intake import Plm, is_tuned, own_settings, resolve
@@ -124,11 +123,11 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
     check_use(settings)
     scenario = settings.gold.scenario
     symmetric = _symmetric(settings, task)
-    dev, metric = _development(settings, task, data, offline=offline)
-    tests, metrics = tasks.evaluation(given_tests, data, offline=offline)
-    for name, test in tests.items():
-        _check_gold(test, metrics[name], f"test set {name}", "Give another --evaluate.")
     skip = SkipBad.parse(settings.skip_bad) if settings.skip_bad else None
+    dev, metric = _development(settings, task, data, skip, offline=offline)
+    tests, metrics = tasks.evaluation(given_tests, data, offline=offline, skip_bad=skip)
+    for name, test in tests.items():
+        check_judge(test, metrics[name], f"test set {name}", "Give another --evaluate.")
     gold = read_gold(settings, data=data, offline=offline) if settings.gold.source else None
     if gold is not None:
         gold = without_tests(gold, dev, tests)
@@ -174,7 +173,7 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
 
 
 def _development(
-    settings: Settings, task: tasks.Task | None, data: Path | None, *, offline: bool
+    settings: Settings, task: tasks.Task | None, data: Path | None, skip: SkipBad | None, *, offline: bool
 ) -> tuple[Pairs | None, str]:
     """Read the labelled development pairs and their metric; none, unread, when labels must not select."""
     own = task.metric if task else "spearman"
@@ -189,18 +188,10 @@ def _development(
     name = settings.dev or (task.name if task else None)
     if name is None:
         return None, own
-    dev, metric = tasks.development(name, data, offline=offline)
+    dev, metric = tasks.development(name, data, offline=offline, skip_bad=skip)
     what = f"{tasks.get(name).dev.name} of task {name}" if name in tasks.names() else name
-    _check_gold(dev, metric, what, "Give another --dev, or choose without labels: --select agreement.")
+    check_judge(dev, metric, what, "Give another --dev, or choose without labels: --select agreement.")
     return dev, metric
-
-
-def _check_gold(gold: Pairs, metric: str, what: str, way_on: str) -> None:
-    assert gold.scores is not None
-    try:
-        METRICS[metric](np.arange(len(gold)), gold.scores)
-    except DataError as error:
-        raise DataError(f"{what} cannot judge a model: {error} {way_on}") from None
 
 
 def _symmetric(settings: Settings, task: tasks.Task | None) -> bool:
@@ -312,6 +303,11 @@ def _without_evaluation(inputs: Inputs, evaluation: Sequence[Pairs | None]) -> I
 
     def change(pairs: Pairs, said: list[str]) -> tuple[Pairs, list[str]]:
         kept, dropped = tasks.without(pairs, held)
+        if dropped and not len(kept):
+            raise DataError(
+                f"All {dropped:,} training pairs are evaluation pairs, which --inductive leaves out: give other "
+                "pairs, more text, or --transductive."
+            )
         return kept, [*said, f"inductive: {dropped:,} of them are evaluation pairs and were left out"]
 
     # By their text alone: gold scores must not decide anything here.

@@ -55,22 +55,10 @@ def record(context: Context, argv: Sequence[str] | None = None) -> None:
     settings = context.settings.model_dump(mode="json")
     path = root / "run.yaml"
     written = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
-    if path.exists():
-        try:
-            before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (ValueError, yaml.YAMLError) as error:
-            raise DamagedError(
-                f"{path} cannot be read: {one_line(error)}. Remove it and run the same command again."
-            ) from error
-        if _continues(before, settings):
-            _reopen(context)
-            write_file(path, written)
-        elif changes := differences(before, settings):
-            shown = "; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else "")
-            raise ConfigError(
-                f"{root} was begun with other settings: {shown}. Use another --run, or the old settings."
-            )
-    else:
+    if not path.exists():
+        write_file(path, written)
+    elif refuse_others(context):
+        _reopen(context)
         write_file(path, written)
     if not (root / "run.json").exists():
         facts = {
@@ -82,6 +70,34 @@ def record(context: Context, argv: Sequence[str] | None = None) -> None:
             "plms": {name: {"path": str(p.path), "revision": p.revision} for name, p in context.plms.items()},
         }
         write_file(root / "run.json", canonical(facts))
+
+
+def refuse_others(context: Context) -> bool:
+    """Raise ConfigError showing the first settings that differ from what the run was begun with, if it was.
+
+    Return whether more cycles are asked for, which continues a run.
+    """
+    import yaml
+
+    root = context.store.root
+    settings = context.settings.model_dump(mode="json")
+    path = root / "run.yaml"
+    if not path.exists():
+        return False
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise DamagedError(
+            f"{path} cannot be read: {one_line(error)}. Remove it and run the same command again."
+        ) from error
+    if _continues(before, settings):
+        return True
+    if changes := differences(before, settings):
+        shown = "; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else "")
+        raise ConfigError(
+            f"{root} was begun with other settings: {shown}. Use another --run, or the old settings."
+        )
+    return False
 
 
 def _continues(before: Any, now: Mapping[str, Any]) -> bool:

@@ -330,7 +330,7 @@ class Runner:
             "pairs": len(labels.values),
             "histogram": histogram(labels.values),
         }
-        unequal = imbalance(stage.name, devs)
+        unequal = imbalance(stage.name, devs, weighted=weighted)
         if unequal:
             logger.warning("%s", unequal)
         facts |= dict(zip(("weights", "own_weights"), weights, strict=False))

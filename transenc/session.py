@@ -16,8 +16,8 @@ from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
 from transenc.pairs import Pairs
 from transenc.progress import Progress
-from transenc.readers import read_sentences
-from transenc.record import record
+from transenc.readers import SkipBad, read_sentences
+from transenc.record import record, refuse_others
 from transenc.runner import Runner, setting
 from transenc.runs import RUNS
 from transenc.samplers.mix import build
@@ -120,7 +120,9 @@ class Session:
         plms = find_plms(settings, offline=offline)
         students = students_of(settings, plms)
         inputs = gather(settings, data=data, offline=offline, plm=plms[0], compute=compute)
-        sentences = read_sentences([Path(settings.prime.corpus)]) if settings.prime.corpus else None
+        skip = SkipBad.parse(settings.skip_bad) if settings.skip_bad else None
+        given = settings.prime.corpus
+        sentences = read_sentences([Path(given)], skip_bad=skip) if given else None
         by_dev = settings.select == "dev" and inputs.dev is not None
         _check_labels_wanted(settings, dev=by_dev)
         gold = inputs.gold
@@ -153,6 +155,8 @@ class Session:
             checkpoint_every=checkpoint_every,
         )
         check_lengths(context)
+        if dry_run:  # a real run compares when it begins to write
+            refuse_others(context)
         dev = pairs_digest(inputs.dev) if by_dev else None
         digests: dict[str, Any] = {
             "pairs": inputs.source,

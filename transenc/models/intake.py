@@ -256,6 +256,8 @@ def check(path: Path) -> None:
             for pattern in ("*", "best/*", "best/*/*")
             for name in ("config.json", "engine.json")
             for found in path.glob(f"{pattern}/{name}")
+            # Parts of a sentence encoder, such as 1_Pooling, have a config.json as well.
+            if name == "engine.json" or any(found.parent.glob("*.safetensors"))
         )
         if inside:
             raise ConfigError(f"{path} is no model itself. It holds: {', '.join(inside)}.")

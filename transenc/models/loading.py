@@ -47,13 +47,15 @@ def load_scorer(name: str, *, device: str = "auto", precision: str = "auto", off
         engine = load_engine(path, device=device, precision=graph)
         logger.info("%s: %s on %s", path, engine.graph, engine.provider)
         return engine
+    from transenc.models.intake import check, resolve
+
     if precision not in PRECISIONS:
+        if path.is_dir():
+            check(path)  # the directory above several engines is no model, and they are named
         raise ConfigError(
             f"The model {name} computes in {', '.join(PRECISIONS)}, not in '{precision}'. "
             "Other precisions are engines': transenc export onnx"
         )
-    from transenc.models.intake import resolve
-
     plm = resolve(name, offline=offline)
     from transenc.models.device import Compute
 

@@ -78,8 +78,8 @@ def load_masked_lm(path: Path, name: str, compute: Compute) -> MaskedLM:
     tokenizer = load_tokenizer(path)
     if tokenizer.mask_token is None:
         raise ConfigError(f"{name} has no mask token, so it cannot fill gaps; name another with model=NAME.")
-    module = load_module(path, "AutoModelForMaskedLM")
-    # A head that the directory lacks would be random, and its words nonsense.
+    module = load_module(path, "AutoModelForMaskedLM", new_head=True)
+    # Here no head may be new: it would be random, and its words nonsense.
     stored: set[str] = set()
     for file in sorted(path.glob("*.safetensors")):
         with safe_open(file, "np") as tensors:
