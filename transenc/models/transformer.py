@@ -258,7 +258,7 @@ def load_module(path: Path, auto: str, *, new_head: bool = False, **options: Any
 def _may_be_missing(module: Any, *, new_head: bool) -> list[str]:
     """Name the weights that nothing here reads, a bare body's pooler, or that a new head has."""
     body = module.base_model
-    names = [name for name, _ in module.named_parameters()]
+    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     if body is module:
         return [name for name in names if name.startswith("pooler.")]
     within = f"{module.base_model_prefix}."
