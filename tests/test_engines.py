@@ -38,6 +38,7 @@ from transenc.models.device import Compute
 from transenc.models.loading import load_scorer, scorer_digest
 from transenc.models.unpadded import ROWS
 from transenc.pairs import Pairs, join
+from transenc.writers import write_pairs
 
 ALL = ("fp32", "fp16", "int8")
 Made = tuple[BiEncoder | CrossEncoder, Path, ExportReport]
@@ -835,3 +836,87 @@ def test_a_graph_with_another_word_is_no_engine(
     with pytest.raises(ParityError, match=r"fp32: the embedding of word 17 differs .* 0.5 of its largest"):
         export_onnx(scorer_of(plms("bert"), "bi"), tmp_path / "out", pairs=make_pairs(4))
     assert not (tmp_path / "out").exists()
+
+
+# The command
+
+Command = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run `transenc export onnx` and return its exit code and the lines of stdout and stderr."""
+    from transenc.cli.app import main
+
+    def run(*arguments: object) -> tuple[int, list[str], list[str]]:
+        monkeypatch.setattr(sys, "argv", ["transenc", "export", "onnx", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        shown = capsys.readouterr()
+        return int(stop.value.code or 0), shown.out.splitlines(), shown.err.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """A file of four scored pairs."""
+    write_pairs(make_pairs(4, scored=True), tmp_path / "few.tsv")
+    return tmp_path / "few.tsv"
+
+
+def test_of_a_run_both_engines_are_kept_or_none(
+    plms: Callable[[str], Path], tmp_path: Path, few: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    for family in ("bi", "cross"):
+        scorer_of(plms("bert"), family).save(tmp_path / family)
+        (tmp_path / family / "best.json").write_text("{}")
+        store.commit(tmp_path / family, run / "best" / family, identity="")
+    whole = store.hash_tree(run)
+
+    def refuse_cross(model: Any, engine: Any, pairs: Any, **options: Any) -> Any:
+        if engine.family == "cross":
+            raise ParityError("The engine disagrees. No engine was kept.", {"worst": 1.0})
+        return check_parity(model, engine, pairs, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(export, "check_parity", refuse_cross)
+        code, out, _ = command("--run", run, "--pairs", few, "--json")
+    assert code == 8
+    (line,) = map(json.loads, out)  # of the one that failed: nothing was made of the other
+    assert (line["model"], "path" in line) == (str(run / "best/cross"), False)
+    assert store.hash_tree(run) == whole
+    assert [p.name for p in run.iterdir()] == ["best"]
+
+    code, out, told = command("--run", run, "--pairs", few, "--json")
+    assert code == 0, told
+    assert [json.loads(line)["path"] for line in out] == [str(run / "export" / f) for f in ("bi", "cross")]
+    for family in ("bi", "cross"):
+        assert store.verify(run / "export" / family).info["kind"] == "engine"
+    assert {p.name for p in (run / "export").iterdir()} == {"bi", "cross"}
+
+
+def test_a_card_that_is_not_utf_8_is_kept_as_far_as_it_can_be_read(
+    plms: Callable[[str], Path], tmp_path: Path, few: Path, command: Command
+) -> None:
+    model = Path(shutil.copytree(plms("bert"), tmp_path / "model"))
+    (model / "README.md").write_bytes("Modèle de Zoë".encode("latin-1"))
+    code, _, told = command("--model", model, "--pairs", few, "--out", tmp_path / "out", "--json")
+    assert code == 0, told
+    assert "Mod\ufffdle de Zo\ufffd" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+
+
+def test_bad_rows_of_the_pairs_are_skipped_as_the_error_advises(
+    plms: Callable[[str], Path], tmp_path: Path, few: Path, command: Command
+) -> None:
+    with few.open("a", encoding="utf-8") as file:
+        file.write("a row without a second sentence\n")
+    arguments = ("--model", plms("bert"), "--pairs", few, "--out", tmp_path / "out", "--json")
+    code, _, told = command(*arguments)
+    assert (code, "pass --skip-bad 1" in " ".join(told)) == (3, True), told
+    code, out, told = command(*arguments, "--skip-bad", "1")
+    assert code == 0, told
+    assert json.loads(out[0])["graphs"]["fp32"]["parity"]["checks"][0]["pairs"] == 4
+    code, _, told = command("--model", plms("bert"), "--out", tmp_path / "out", "--skip-bad", "1")
+    assert (code, told) == (2, ["transenc: --skip-bad is for one's own file: give --pairs FILE."])

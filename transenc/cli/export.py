@@ -11,6 +11,7 @@ from transenc.cli import options
 
 if TYPE_CHECKING:
     from transenc.export.onnx import ExportReport
+    from transenc.export.parity import Parity
     from transenc.pairs import Pairs
 
 app = typer.Typer(help="Export models as engines, checked against the model.", no_args_is_help=True)
@@ -56,6 +57,7 @@ def onnx(
     ] = None,
     atol: Atol = None,
     max_drop: MaxDrop = 0.005,
+    skip_bad: options.SkipBad = None,
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Measure latency and throughput; kept as latency.json.")
     ] = False,
@@ -63,6 +65,8 @@ def onnx(
     offline: options.Offline = False,
 ) -> None:
     """Export a bi- or cross-encoder to ONNX; exit 8, and leave nothing new, if a graph disagrees with the model."""
+    from contextlib import ExitStack
+
     from transenc.cli.console import log_to_stderr, note, out_json
     from transenc.cli.console import out as show
     from transenc.errors import ParityError
@@ -71,14 +75,15 @@ def onnx(
     from transenc.models.loading import load_scorer
 
     log_to_stderr()
-    sample, gold = _pairs(pairs)
+    sample, gold = _pairs(pairs, skip_bad)
     jobs = _jobs(model, run, out, "export")
-    with stop_on_signals() as stop:
+    reports: list[tuple[str, ExportReport]] = []
+    with stop_on_signals() as stop, ExitStack() as hold:  # of a run, both engines are kept or none
         for name, target in jobs:
             scorer = load_scorer(name, device="cpu", precision="fp32", offline=offline)
             card = Path(name) / "README.md"
             try:
-                report = export_onnx(
+                found = export_onnx(
                     scorer,
                     target,
                     pairs=sample,
@@ -89,20 +94,23 @@ def onnx(
                     tolerance=atol,
                     max_drop=max_drop,
                     source=name,
-                    card=card.read_text(encoding="utf-8") if card.is_file() else "",
+                    card=card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "",
                     benchmark=benchmark,
                     check=stop.check,
+                    hold=hold,
                 )
             except ParityError as error:
                 if json_:
                     out_json({"model": name, "error": str(error), "failed": error.numbers})
                 raise
-            for line in report.notes:
-                note(f"note: {line}")
-            if json_:
-                out_json({"model": name, **report.as_dict()})
-            else:
-                _show(name, report)
+            reports.append((name, found))
+    for name, report in reports:
+        for line in report.notes:
+            note(f"note: {line}")
+        if json_:
+            out_json({"model": name, **report.as_dict()})
+        else:
+            _show(name, report)
     if not json_:
         show(f"Next: transenc evaluate demo --model {jobs[0][1]}")
 
@@ -119,12 +127,14 @@ def tensorrt(
         typer.Option(min=0, help="Largest difference of a score; default: that of the precision."),
     ] = None,
     max_drop: MaxDrop = 0.005,
+    skip_bad: options.SkipBad = None,
     device: Annotated[str, typer.Option(help="tensorrt or tensorrt:1: the GPU to build on.")] = "tensorrt",
     json_: options.Json = False,
     offline: options.Offline = False,
 ) -> None:
     """Build TensorRT engines for the GPU of this machine; exit 8, and leave nothing new, if one disagrees."""
     import tempfile
+    from contextlib import ExitStack
 
     from transenc.cli.console import log_to_stderr, out_json
     from transenc.cli.console import out as show
@@ -136,23 +146,28 @@ def tensorrt(
     if kind != "tensorrt" or (number and not number.isdecimal()):
         raise ConfigError(f"--device is tensorrt or tensorrt:1, not '{device}'.")
     machine = find_machine(number or "0")  # before any work
-    sample, gold = _pairs(pairs)
-    for name, target in _jobs(model, run, out, "export-tensorrt"):
-        with tempfile.TemporaryDirectory() as scratch:
-            source = Path(name)
-            if not (source / "engine.json").is_file():
-                source = Path(scratch) / "engine"
-                _export_plain(name, source, sample, gold, max_drop, offline=offline)
-            parity = export_tensorrt(
-                source,
-                target,
-                precision=precision,
-                pairs=sample,
-                gold=gold,
-                tolerance=atol,
-                max_drop=max_drop,
-                number=number or "0",
-            )
+    sample, gold = _pairs(pairs, skip_bad)
+    done: list[tuple[str, Path, Parity | None]] = []
+    with ExitStack() as hold:  # of a run, both engines are kept or none
+        for name, target in _jobs(model, run, out, "export-tensorrt"):
+            with tempfile.TemporaryDirectory() as scratch:
+                source = Path(name)
+                if not (source / "engine.json").is_file():
+                    source = Path(scratch) / "engine"
+                    _export_plain(name, source, sample, gold, max_drop, offline=offline)
+                found = export_tensorrt(
+                    source,
+                    target,
+                    precision=precision,
+                    pairs=sample,
+                    gold=gold,
+                    tolerance=atol,
+                    max_drop=max_drop,
+                    number=number or "0",
+                    hold=hold,
+                )
+            done.append((name, target, found))
+    for name, target, parity in done:
         compared = None if parity is None else parity.as_dict()
         if json_:
             out_json({"model": name, "path": str(target), "gpu": machine.gpu, "parity": compared})
@@ -188,18 +203,22 @@ def _jobs(model: str | None, run: Path | None, out: Path | None, folder: str) ->
     return [(str(path), out / path.relative_to(root)) for path in found]
 
 
-def _pairs(file: Path | None) -> tuple[Pairs, Pairs]:
+def _pairs(file: Path | None, skip_bad: str | None) -> tuple[Pairs, Pairs]:
     """Return the pairs to compare on, and pairs with people's scores: the demo's if those have none."""
     import numpy as np
 
     from transenc import tasks
-    from transenc.readers import read_pairs
+    from transenc.errors import ConfigError
+    from transenc.readers import SkipBad, read_pairs
 
+    skip = SkipBad.parse(skip_bad) if skip_bad else None
+    if skip and file is None:
+        raise ConfigError("--skip-bad is for one's own file: give --pairs FILE.")
     demo = tasks.dev(tasks.get("demo"), None, offline=True)
     assert demo is not None
     if file is None:
         return demo, demo
-    given = read_pairs(file, scores="optional")
+    given = read_pairs(file, scores="optional", skip_bad=skip)
     usable = given.scores is not None and len(np.unique(given.scores)) > 1
     return given, given if usable else demo
 

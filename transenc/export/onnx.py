@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +18,7 @@ from transenc.export import convert
 from transenc.export.engine import SCHEMA, SHORTEST, SIDECAR, Facts, load_engine
 from transenc.export.latency import Latency, measure, table
 from transenc.export.parity import Parity, Remembered, check_parity
-from transenc.export.place import commit, place, refuse_other
+from transenc.export.place import commit_at_close, place, refuse_other
 from transenc.export.trace import OPSET, OPSETS, SCORED, contract, trace
 from transenc.export.words import LIMITS, word_difference
 from transenc.models.device import Compute
@@ -96,6 +98,7 @@ def export_onnx(
     card: str = "",
     benchmark: bool = False,
     check: Callable[[], None] = lambda: None,
+    hold: ExitStack | None = None,
 ) -> ExportReport:
     """Write `out`, a directory that sentence-transformers and `load_engine` read, after comparing each graph.
 
@@ -104,7 +107,9 @@ def export_onnx(
     "fp16", "int8". optimize: add an fp32 graph with fused attention. opset: None takes 17. tolerance: the
     largest difference of scores and vectors; None takes that of each precision. source: the model's name, for
     the record. card: the model's README; "" writes a short one. benchmark: measure latency and put it beside
-    the engine. check: called between steps; may raise to stop. The scorer is left as it was.
+    the engine. check: called between steps; may raise to stop. hold: has the engine put in its place when it
+    closes without an error, so that several engines are kept or none; None does that at once. The scorer is left
+    as it was.
 
     Raises ConfigError when `out` exists and is no engine, and ParityError when a graph disagrees. After any
     error `out` is what it was before: nothing, or the old engine.
@@ -114,7 +119,8 @@ def export_onnx(
     if optimize and "fp32" not in precisions:
         raise ConfigError("--optimize adds a graph to that of fp32: ask for --precision fp32 as well.")
     weights = 4 * sum(p.numel() for p in scorer.module.parameters())
-    with place(out, size=weights * (len(precisions) + 3)) as work, evaluating(scorer.module):
+    with ExitStack() as own, evaluating(scorer.module):
+        work = (hold or own).enter_context(place(out, size=weights * (len(precisions) + 3)))
         identity = _save_layout(scorer, work, card)
         made_of = {"name": source, "fingerprint": identity}
         model = Remembered(_reference(scorer))
@@ -123,7 +129,8 @@ def export_onnx(
         bench.finish(benchmark=benchmark)
         graphs = {name: graph.what for name, graph in bench.graphs.items()}
         inputs = {"source": identity, "opset": opset, "graphs": graphs, "transenc": __version__}
-        commit(work, out, identity=store.fingerprint(inputs), info={"kind": "engine", **inputs})
+        info = {"kind": "engine", **inputs}
+        commit_at_close(hold or own, work, out, identity=store.fingerprint(inputs), info=info)
     return ExportReport(out, scorer.family, opset, bench.graphs, tuple(bench.notes))
 
 
@@ -200,6 +207,7 @@ class _Bench:
 
     def keep(self, name: str, file: str, what: str, fused: dict[str, int] | None = None) -> None:
         """Add a graph to the engine if it agrees with the model; raise ParityError otherwise."""
+        gc.collect()  # onnxruntime's tools refer to themselves: several copies of a graph wait for this
         path = self.work / file
         size = sum(p.stat().st_size for p in (path, path.with_name(f"{path.name}_data")) if p.is_file())
         digest = store.hash_file(path)

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,8 @@ def place(out: Path, *, size: int) -> Iterator[Path]:
     old = _aside(out)
     for path in (out, old):
         refuse_other(path)
-    out.parent.mkdir(parents=True, exist_ok=True)
     work = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    with _locked(out):
+    with _folder(out.parent), _locked(out):
         if old.exists() and not out.exists():
             old.rename(out)  # killed between the two renames of `commit`
         for left in out.parent.iterdir():
@@ -37,9 +36,7 @@ def place(out: Path, *, size: int) -> Iterator[Path]:
             found = re.fullmatch(rf"\.{re.escape(out.name)}\.(\d+)\.tmp(\.ready)?", left.name)
             if found and (int(found[1]) == os.getpid() or not _alive(int(found[1]))):
                 shutil.rmtree(left, ignore_errors=True)
-        if (
-            old.exists()
-        ):  # killed before it was gone; under a name that says so, for half removed it would be nobody's
+        if old.exists():  # killed before it was gone; renamed first, since half removed it would be nobody's
             shutil.rmtree(old.rename(work.with_name(f"{work.name}.ready")), ignore_errors=True)
         store.need_space(out.parent, size)
         work.mkdir()
@@ -47,6 +44,19 @@ def place(out: Path, *, size: int) -> Iterator[Path]:
             yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Make a directory and its parents for the block; those that are empty after it are gone again."""
+    made = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for folder in made:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
 
 
 def refuse_other(path: Path) -> None:
@@ -115,3 +125,13 @@ def commit(work: Path, out: Path, *, identity: str, info: dict[str, Any]) -> Non
         raise
     store.sync(out.parent)
     old.rename(work / "old")  # so that it goes with `work`
+
+
+def commit_at_close(hold: ExitStack, work: Path, out: Path, *, identity: str, info: dict[str, Any]) -> None:
+    """Let `hold` commit a finished engine when it closes, unless an error closes it."""
+
+    def close(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            commit(work, out, identity=identity, info=info)
+
+    hold.push(close)

@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from transenc import store
 from transenc.errors import ConfigError, DamagedError, MachineError, ParityError
 from transenc.export.engine import SIDECAR, Engine, load_engine, open_session, read_facts
 from transenc.export.parity import Parity, Remembered, check_parity
-from transenc.export.place import commit, place
+from transenc.export.place import commit_at_close, place
 from transenc.export.scan import refuse_foreign
 from transenc.models.tokens import collate, tokenize
 from transenc.pairs import Pairs
@@ -250,12 +251,13 @@ def export_tensorrt(
     tolerance: float | None = None,
     max_drop: float = 0.005,
     number: str = "0",
+    hold: ExitStack | None = None,
 ) -> Parity | None:
     """Write `out`: the ONNX engine `source` and a TensorRT engine built of its fp32 graph, after comparing them.
 
-    The ONNX engine on the CPU is what it is compared with. Returns None where `out` is of this graph, GPU and
-    versions already. Raises MachineError without GPU or package, ConfigError for a graph that TensorRT cannot
-    take, ParityError when they disagree; `out` is then what it was before.
+    The ONNX engine on the CPU is what it is compared with. hold: as in `export_onnx`. Returns None where `out`
+    is of this graph, GPU and versions already. Raises MachineError without GPU or package, ConfigError for a
+    graph that TensorRT cannot take, ParityError when they disagree; `out` is then what it was before.
     """
     if precision not in SWITCHES:
         raise ConfigError(f"No precision '{precision}' for TensorRT. There is: {', '.join(SWITCHES)}.")
@@ -268,7 +270,8 @@ def export_tensorrt(
         return None
     model = load_engine(source, device="cpu", precision="fp32")
     size = sum((source / name).stat().st_size for name in facts.sha256)
-    with place(out, size=4 * size) as work:
+    with ExitStack() as own:
+        work = (hold or own).enter_context(place(out, size=4 * size))
         shutil.copytree(
             source, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns(FOLDER, store.MANIFEST)
         )
@@ -296,7 +299,8 @@ def export_tensorrt(
             "precision": precision,
             "machine": dataclasses.asdict(machine),
         }
-        commit(work, out, identity=store.fingerprint(made_of), info={"kind": "tensorrt", **made_of})
+        info = {"kind": "tensorrt", **made_of}
+        commit_at_close(hold or own, work, out, identity=store.fingerprint(made_of), info=info)
     return parity
 
 
