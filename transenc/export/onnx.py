@@ -316,9 +316,8 @@ def _check_request(scorer: Any, out: Path, precisions: Sequence[str], opset: int
 def _save_layout(scorer: Any, work: Path, card: str) -> str:
     """Write the model directory without its weights, and return the fingerprint of the whole of it."""
     scorer.save(work, card=card)
-    if isinstance(
-        scorer.module, SegmentModel
-    ):  # the graph has the head: other tools run it as any classifier's
+    if isinstance(scorer.module, SegmentModel):
+        # The graph has the head, so other tools run it as that of any classifier.
         for part in ("modules.json", "config_sentence_transformers.json"):
             (work / part).unlink()
     hashes = store.hash_tree(work)

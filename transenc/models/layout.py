@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 LAYOUT_VERSION = "5.2.0"
 HEAD = "transenc_head"  # in config.json, where the numbers of a segment head stay with the weights
 SCORER = "SegmentScorer"  # the part of modules.json by which sentence-transformers computes that head
-
-
 SENTENCES = "sentence_*_config.json"  # what sentence-transformers says of how a body reads texts
 
 
