@@ -63,7 +63,6 @@ def label(
     from transenc.cli.console import out as say
     from transenc.digests import pairs_digest
     from transenc.errors import ConfigError, DataError
-    from transenc.gold import check_labels
     from transenc.interrupt import stop_on_signals
     from transenc.models.loading import load_scorer, scorer_digest
     from transenc.readers import SkipBad, read_pairs, read_sentences
@@ -128,6 +127,8 @@ def label(
     skip = SkipBad.parse(skip_bad) if skip_bad else None
     known = None
     if gold is not None:
+        from transenc.gold import check_labels  # it needs all of the settings, which take a while to import
+
         known = read_pairs(gold, scores="required", score_range=gold_range, skip_bad=skip, columns=names)
         check_labels(known, str(gold))
     keep: Any = None

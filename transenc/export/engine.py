@@ -210,8 +210,13 @@ def load_engine(
         from tokenizers import Tokenizer
 
         checked.result()  # nothing is opened before it
-
-    session = open_session(path / file, providers, threads=threads)
+        opened = other.submit(open_session, path / file, providers, threads=threads)
+        try:
+            tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        except Exception as error:  # the library raises no narrower one
+            opened.result()
+            raise DamagedError(f"{path / 'tokenizer.json'} cannot be used: {one_line(error)}") from error
+        session = opened.result()
     names = {i.name for i in session.get_inputs()}
     if names != set(facts.inputs) or facts.output not in {o.name for o in session.get_outputs()}:
         raise DamagedError(f"{path / file} has other inputs or outputs than {path / SIDECAR} says.")
@@ -222,10 +227,6 @@ def load_engine(
         raise DamagedError(
             f"{path / file} makes {found}; {path / SIDECAR} says {width}, of a {facts.family}-encoder."
         )
-    try:
-        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-    except Exception as error:  # the library raises no narrower one
-        raise DamagedError(f"{path / 'tokenizer.json'} cannot be used: {one_line(error)}") from error
     # 0 is also what stands in where a tokenizer has no padding.
     if facts.pad_id and tokenizer.id_to_token(facts.pad_id) is None:
         raise DamagedError(
