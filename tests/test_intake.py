@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import struct
@@ -395,6 +396,16 @@ def test_what_a_directory_asks_of_sentence_transformers_alone_is_named(
     assert own_length(path, SimpleNamespace(model_type="bert", max_position_embeddings=64)) == 12
     edit(path / "config.json", sentence_transformers={"activation_fn": "torch.nn.modules.activation.Sigmoid"})
     assert len(unheeded(path)) == 3
+
+
+def test_files_for_sentence_transformers_that_a_stranger_made_end_in_one_line(copy: Path) -> None:
+    (copy / "sentence_bert_config.json").mkdir()  # is no file: there is nothing to read
+    os.mkfifo(copy / "config_sentence_transformers.json")  # would be waited for
+    assert unheeded(copy) == []
+    (copy / "config_sentence_transformers.json").unlink()
+    (copy / "config_sentence_transformers.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"config_sentence_transformers.json: not a JSON object"):
+        resolve(str(copy))
 
 
 def test_the_length_for_sentences_goes_before_the_tokenizers(plm: Path, tmp_path: Path) -> None:

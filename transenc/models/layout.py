@@ -22,17 +22,17 @@ SENTENCES = "sentence_*_config.json"  # what sentence-transformers says of how a
 
 def head_of(path: Path) -> Any:
     """Return what a model directory says of its segment head, or None where it has none."""
-    return json.loads((path / "config.json").read_text(encoding="utf-8")).get(HEAD)
+    return said(path, "config.json", HEAD)
 
 
 def said(path: Path, pattern: str, key: str) -> Any:
     """Return what the first file of that name says of a key; None where there is no such file or key."""
-    file = next(iter(sorted(path.glob(pattern))), None)
+    file = next((found for found in sorted(path.glob(pattern)) if found.is_file()), None)
     if file is None:
         return None
     try:
         return json.loads(file.read_text(encoding="utf-8")).get(key)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{file}: not a JSON object: {one_line(error)}") from error
 
 
