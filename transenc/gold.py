@@ -69,14 +69,14 @@ def read_gold(settings: Settings, *, data: Path | None, offline: bool = False) -
     return Gold(pairs, binary, [f"{len(pairs):,} gold pairs of {name}{sample}: {kind}"])
 
 
-def check_labels(pairs: Pairs, name: str, option: str = "--gold-range") -> None:
+def check_labels(pairs: Pairs, name: str) -> None:
     """Raise DataError for labels outside [0, 1], naming the option that maps those of their scale to it."""
     assert pairs.scores is not None
     low, high = float(pairs.scores.min()), float(pairs.scores.max())
     if low < 0 or high > 1:
         raise DataError(
             f"{name}: gold labels from {low:g} to {high:g} do not lie in [0, 1]. Give the scale they are on, such as "
-            f"{option} {min(0, np.floor(low)):g} {np.ceil(high):g}."
+            f"--gold-range {min(0, np.floor(low)):g} {np.ceil(high):g}."
         )
 
 

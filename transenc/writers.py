@@ -40,6 +40,12 @@ def write_pairs(pairs: Pairs, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_suffix(out: Path) -> None:
+    """Raise ConfigError for an --out of which no suffix tells how pairs are written."""
+    if out.suffix not in SUFFIXES_OUT:
+        raise ConfigError(f"--out must end in one of {', '.join(SUFFIXES_OUT)}, not '{out.name}'.")
+
+
 def check_writable(pairs: Pairs, path: Path) -> None:
     """Raise DataError for a sentence that a file of this suffix cannot hold; call it before long work, too."""
     for sentence in pairs.sentences:

@@ -32,15 +32,14 @@ def augment_file(
     from transenc.readers import SkipBad, read_pairs, read_sentences
     from transenc.single import refuse_existing
     from transenc.stages.augment import augment_sentences, augmented_pairs, outside_files
-    from transenc.writers import SUFFIXES_OUT, write_pairs
+    from transenc.writers import check_suffix, write_pairs
 
     if sum(map(bool, (gold, pairs, corpus))) != 1:
         raise ConfigError("--augment takes one of --gold FILE, --pairs FILE and --corpus FILE.")
     if out is not None and gold is None:
         raise ConfigError("--augment writes pairs with the labels of gold ones: give --gold FILE with --out.")
     if out is not None:
-        if out.suffix not in SUFFIXES_OUT:
-            raise ConfigError(f"--out must end in one of {', '.join(SUFFIXES_OUT)}, not '{out.name}'.")
+        check_suffix(out)
         refuse_existing(out)
     skip = SkipBad.parse(skip_bad) if skip_bad else None
 

@@ -71,7 +71,7 @@ def label(
     from transenc.single import output_file, refuse_existing
     from transenc.stages.label import score_pairs
     from transenc.store import fingerprint
-    from transenc.writers import SUFFIXES_OUT, check_writable, write_pairs
+    from transenc.writers import check_suffix, check_writable, write_pairs
 
     if gold_range is not None and gold is None:
         raise ConfigError("--gold-range is the scale of --gold: give --gold FILE, or leave it out.")
@@ -111,8 +111,7 @@ def label(
         raise ConfigError(f"--combine is one of {', '.join(COMBINE)}, not '{combine}'.")
     if transform not in ("none", "rank"):
         raise ConfigError(f"--transform is none or rank, not '{transform}'.")
-    if out.suffix not in SUFFIXES_OUT:
-        raise ConfigError(f"--out must end in one of {', '.join(SUFFIXES_OUT)}, not '{out.name}'.")
+    check_suffix(out)
     refuse_existing(out)
     log_to_stderr()
     loaded: dict[str, Any] = {}
