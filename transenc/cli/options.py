@@ -42,7 +42,6 @@ Columns = Annotated[
         help="Other names of the columns of pairs: both sides and the score, as q1,q2,is_duplicate."
     ),
 ]
-Runs = Path("runs")
 
 
 def setting_list(given: list[str] | None) -> list[str]:
