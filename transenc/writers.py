@@ -30,7 +30,7 @@ def write_pairs(pairs: Pairs, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            WRITERS[path.suffix](pairs, file, path)
+            WRITERS[path.suffix](pairs, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -64,7 +64,7 @@ def _numbers(pairs: Pairs) -> list[float]:
     return [] if pairs.scores is None else [float(str(score)) for score in pairs.scores]
 
 
-def _write_tsv(pairs: Pairs, file: BinaryIO, path: Path) -> None:
+def _write_tsv(pairs: Pairs, file: BinaryIO) -> None:
     numbers = _numbers(pairs)
     file.write(b"sentence1\tsentence2" + (b"\tscore\n" if pairs.scores is not None else b"\n"))
     for i, (first, second) in enumerate(pairs.rows()):
@@ -72,7 +72,7 @@ def _write_tsv(pairs: Pairs, file: BinaryIO, path: Path) -> None:
         file.write(f"{first}\t{second}{end}".encode())
 
 
-def _write_jsonl(pairs: Pairs, file: BinaryIO, path: Path) -> None:
+def _write_jsonl(pairs: Pairs, file: BinaryIO) -> None:
     numbers = _numbers(pairs)
     for i, (first, second) in enumerate(pairs.rows()):
         row: dict[str, object] = {"sentence1": first, "sentence2": second}
@@ -81,7 +81,7 @@ def _write_jsonl(pairs: Pairs, file: BinaryIO, path: Path) -> None:
         file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
-def _write_parquet(pairs: Pairs, file: BinaryIO, path: Path) -> None:
+def _write_parquet(pairs: Pairs, file: BinaryIO) -> None:
     import pyarrow as pa  # local: heavy
     import pyarrow.parquet as pq
 
@@ -96,7 +96,7 @@ def _write_parquet(pairs: Pairs, file: BinaryIO, path: Path) -> None:
             writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
-WRITERS: dict[str, Callable[[Pairs, BinaryIO, Path], None]] = {
+WRITERS: dict[str, Callable[[Pairs, BinaryIO], None]] = {
     ".tsv": _write_tsv,
     ".jsonl": _write_jsonl,
     ".parquet": _write_parquet,
