@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def record(context: Context, argv: Sequence[str] | None = None) -> None:
+def record(context: Context) -> None:
     """Write run.yaml (settings) and run.json (versions, device, command), or compare with those of an earlier start.
 
     More cycles than before continue the run: what chooses between all cycles is made again, all else is kept.
@@ -63,7 +63,7 @@ def record(context: Context, argv: Sequence[str] | None = None) -> None:
     if not (root / "run.json").exists():
         facts = {
             "schema": 1,
-            "argv": list(sys.argv if argv is None else argv),
+            "argv": list(sys.argv),
             "device": context.compute.device,
             "precision": context.compute.precision,
             "environment": environment(),
