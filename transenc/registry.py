@@ -14,6 +14,7 @@ SAMPLERS = "transenc.samplers"
 FAMILIES = "transenc.families"
 PLMS = "transenc.plms"
 AUGMENTERS = "transenc.augmenters"
+KINDS = {SAMPLERS: "sampler", FAMILIES: "family", PLMS: "plm", AUGMENTERS: "augmenter"}
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
@@ -47,7 +48,7 @@ def owner(group: str, name: str) -> tuple[str, str]:
 def find(group: str, name: str) -> EntryPoint:
     """Find the entry point of a name; raise ConfigError for an unknown or doubly owned one."""
     found = _group(group)
-    kind = group.rpartition(".")[2].removesuffix("s").replace("familie", "family")
+    kind = KINDS[group]
     if name not in found:
         known = sorted(found)
         raise ConfigError(
