@@ -150,7 +150,7 @@ TASKS: dict[str, Task] = {
             SICKR,
             SICKR_TRIAL,
             pool=((SICKR_TRAIN, SICKR_TRIAL, SICKR),),
-            note="transductive, as published: the pool holds the test pairs, without scores",
+            note=STS_NOTE,
         ),
         Task(
             "mrpc",
