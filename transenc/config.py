@@ -59,6 +59,11 @@ def parse_average(value: str) -> tuple[str, float]:
     raise ValueError("there are: none, ema:0.999 (a decay below 1), last:0.5 (a share of the steps)")
 
 
+def _listed(value: Any) -> Any:
+    """Return a list, or one name alone, as the tuple that a field holds."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
 class Frozen(BaseModel):
     """A settings group."""
 
@@ -237,10 +242,7 @@ class GoldSettings(Frozen):
         DistillSettings(epochs=4, batch_size=16, warmup=0.1), description="The cross-encoder trained on gold."
     )
 
-    @field_validator("augment", "score_range", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    _tuples = field_validator("augment", "score_range", mode="before")(_listed)
 
 
 class Settings(Frozen):
@@ -297,10 +299,7 @@ class Settings(Frozen):
     distill: Distill = Distill()
     gold: GoldSettings = GoldSettings()
 
-    @field_validator("plm", "evaluate", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    _tuples = field_validator("plm", "evaluate", mode="before")(_listed)
 
 
 class _Loader(yaml.SafeLoader):
