@@ -46,9 +46,9 @@ def try_seeds(settings: DistillSettings, seed: int, checkpoints: Checkpoints, tr
     scores = []
     for tried, place in zip(seeds, places, strict=True):
         fitted = train(tried, place, settings.trial_share)[1]
-        # The winner may have gone on before the run was stopped: what came after the trial does not count.
         release()  # the model of this trial, before the next one's
-        # Nor does the start's own score, which is the same in all.
+        # The winner may have gone on before the run was stopped: what came after the trial does not count, nor does
+        # the start's own score, which is the same in all.
         scores.append(max(value for step, value in fitted.history if 0 < step <= fitted.limit))
     kept = scores.index(max(scores))
     return Tried(seeds[kept], places[kept], kept, scores)
