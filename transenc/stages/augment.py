@@ -44,10 +44,8 @@ def augment_sentences(
     latest = checkpoints.latest() if checkpoints else None
     if latest is not None:
         done = json.loads((latest / "sentences.json").read_text(encoding="utf-8"))
-    total, built = (
-        len(passes) * len(sentences),
-        {spec: registry.create(registry.AUGMENTERS, spec) for spec in specs},
-    )
+    total = len(passes) * len(sentences)
+    built = {spec: registry.create(registry.AUGMENTERS, spec) for spec in specs}
     fills: dict[str, Fill] = {}
     for number, (spec, copy) in enumerate(passes):
         if number < len(done) - 1:
@@ -56,7 +54,9 @@ def augment_sentences(
         fill = None
         if getattr(augmenter, "needs_model", False) and fill_of is not None:
             name = str(getattr(augmenter, "model", ""))
-            fill = fills[name] if name in fills else fills.setdefault(name, fill_of(name))
+            if name not in fills:
+                fills[name] = fill_of(name)
+            fill = fills[name]
         while len(done[-1]) < len(sentences):
             start = len(done[-1])
             part = sentences[start : start + shard]
