@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from transenc.augmenters import Fill, as_written, check_share, choose, replace_spans, word_spans
+from transenc.augmenters import OneByOne, as_written, choose, replace_spans, word_spans
 from transenc.augmenters.wordnet import PARTS, find_wordnet, read_wordnet
 from transenc.errors import ConfigError, DataError
 from transenc.lines import read_lines
@@ -18,8 +17,28 @@ PPDB = " ||| "
 EQUIVALENT = "Equivalence"  # the entailment relation of PPDB 2.0 that keeps a label
 
 
+class _Known(OneByOne):
+    """Replace a share of the words that have synonyms; the capitals of a word are kept, its ending is not."""
+
+    @property
+    def synonyms(self) -> dict[str, list[str]]:
+        """Return the synonyms of each lower-cased word."""
+        raise NotImplementedError
+
+    def _one(self, sentence: str, rng: np.random.Generator) -> str:
+        spans = [(a, b) for a, b in word_spans(sentence) if sentence[a:b].lower() in self.synonyms]
+        if not spans:
+            return sentence
+        words = []
+        chosen = [spans[i] for i in choose(len(spans), self.share, rng)]
+        for a, b in chosen:
+            known = self.synonyms[sentence[a:b].lower()]
+            words.append(as_written(known[int(rng.integers(len(known)))], sentence[a:b]))
+        return replace_spans(sentence, chosen, words)
+
+
 @dataclass(frozen=True)
-class Synonyms:
+class Synonyms(_Known):
     """Replace a share of the words that a table knows by one of their synonyms."""
 
     table: str = field(
@@ -31,7 +50,7 @@ class Synonyms:
     )
 
     def __post_init__(self) -> None:
-        check_share(self.share)
+        super().__post_init__()
         if not self.table:
             raise ValueError("name a table of synonyms: synonyms:table=FILE.tsv, or take wordnet")
 
@@ -44,16 +63,10 @@ class Synonyms:
         """Return the synonyms of each lower-cased word, read once."""
         return read_table(Path(self.table))
 
-    def augment(
-        self, sentences: Sequence[str], rngs: Sequence[np.random.Generator], *, fill: Fill | None = None
-    ) -> list[str]:
-        """Replace words; the capitals of the replaced word are kept, its ending is not."""
-        return [_replaced(s, self.synonyms, self.share, rng) for s, rng in zip(sentences, rngs, strict=True)]
-
 
 @dataclass(frozen=True)
-class WordNet:
-    """Replace a share of the words that WordNet knows by words of their most frequent meaning."""
+class WordNet(_Known):
+    """Replace a share of the words that stand in their base form by words of their most frequent meaning."""
 
     dir: str = field(
         default="", metadata={"help": "Directory of WordNet's index.* and data.*; else it is looked for."}
@@ -64,7 +77,7 @@ class WordNet:
     senses: int = field(default=1, metadata={"help": "Meanings of a word, the most frequent first."})
 
     def __post_init__(self) -> None:
-        check_share(self.share)
+        super().__post_init__()
         if self.senses < 1:
             raise ValueError(f"senses must be at least 1, not {self.senses}")
 
@@ -77,24 +90,6 @@ class WordNet:
     def synonyms(self) -> dict[str, list[str]]:
         """Return the synonyms of each word, read once."""
         return read_wordnet(find_wordnet(self.dir), self.senses)
-
-    def augment(
-        self, sentences: Sequence[str], rngs: Sequence[np.random.Generator], *, fill: Fill | None = None
-    ) -> list[str]:
-        """Replace words that stand in their base form."""
-        return [_replaced(s, self.synonyms, self.share, rng) for s, rng in zip(sentences, rngs, strict=True)]
-
-
-def _replaced(sentence: str, synonyms: dict[str, list[str]], share: float, rng: np.random.Generator) -> str:
-    spans = [(a, b) for a, b in word_spans(sentence) if sentence[a:b].lower() in synonyms]
-    if not spans:
-        return sentence
-    words = []
-    chosen = [spans[i] for i in choose(len(spans), share, rng)]
-    for a, b in chosen:
-        known = synonyms[sentence[a:b].lower()]
-        words.append(as_written(known[int(rng.integers(len(known)))], sentence[a:b]))
-    return replace_spans(sentence, chosen, words)
 
 
 def read_table(path: Path) -> dict[str, list[str]]:
