@@ -23,7 +23,7 @@ from transenc.runs import RUNS
 from transenc.samplers.mix import build
 from transenc.stages.augment import outside_files
 from transenc.stages.context import Context
-from transenc.stages.fill import find_masked_lm, models_of
+from transenc.stages.fill import find_masked_lm, model_digests
 from transenc.stages.readable import check_lengths
 from transenc.store import Store, canonical, refuse_file, write_file
 from transenc.tasks import shared
@@ -173,7 +173,7 @@ class Session:
         if gold is not None:
             digests["gold"] = pairs_digest(gold.pairs)
         if settings.gold.augment:
-            digests["augment"] = outside_files(settings.gold.augment) | models_of(
+            digests["augment"] = outside_files(settings.gold.augment) | model_digests(
                 settings.gold.augment, settings.plm[0], offline=offline
             )
         runner = Runner(context, inputs.make_pairs, digests, sentences, computes, mine_with=inputs.mine_with)

@@ -22,7 +22,7 @@ def _filled(
     if fill is None:
         raise ConfigError("Contextual augmentation needs a masked language model: name one with model=NAME.")
     gaps = [
-        replace_spans(s, at, [f"{fill.mask}" if b > a else f" {fill.mask}" for a, b in at])
+        replace_spans(s, at, [fill.mask if b > a else f" {fill.mask}" for a, b in at])
         for s, at in zip(sentences, places, strict=True)
     ]
     rewritten = []

@@ -17,13 +17,14 @@ def find_masked_lm(name: str, *, compute: Compute, offline: bool = False) -> Mas
     return load_masked_lm(resolve(name, offline=offline).path, name, compute)
 
 
-def models_of(specs: Sequence[str], default: str, *, offline: bool = False) -> dict[str, Any]:
+def model_digests(specs: Sequence[str], default: str, *, offline: bool = False) -> dict[str, Any]:
     """Return the fingerprints of the models that augmenters use, by name; raise as `find_masked_lm` does."""
     found: dict[str, Any] = {}
     for spec in specs:
         augmenter = registry.create(registry.AUGMENTERS, spec)
         if getattr(augmenter, "needs_model", False):
             name = str(getattr(augmenter, "model", "")) or default
-            load_masked_lm(resolve(name, offline=offline).path, name, Compute.choose("cpu", "fp32"))
-            found[f"model {name}"] = plm_digest(resolve(name, offline=offline).path)
+            path = resolve(name, offline=offline).path
+            load_masked_lm(path, name, Compute.choose("cpu", "fp32"))
+            found[f"model {name}"] = plm_digest(path)
     return found
