@@ -461,7 +461,7 @@ class Runner:
 
         of: whose scores they are, for a warning.
         """
-        metrics = {name: self.context.metrics.get(name, self.context.metric) for name in columns}
+        metrics = {name: self.context.metric_of(name) for name in columns}
         values: dict[str, float] = {}
         precision: dict[str, float] = {}
         for name, scores in columns.items():

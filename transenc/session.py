@@ -305,7 +305,7 @@ class Session:
                 warnings += [w for w in [self.runner.info(stage.name, "silver").get("warning")] if w]
         context = self.context
         by = self.runner.info("select", "select")["by"]
-        metrics = {name: context.metrics.get(name, context.metric) for name in context.tests}
+        metrics = {name: context.metric_of(name) for name in context.tests}
         said = setting(self.runner.trained_on(), context.tests)
         chosen_by = selection(self.settings, context.dev, context.tests)
         return Outcome(rows, best, context.metric, by, metrics, said, chosen_by, ensembles, raw, warnings)

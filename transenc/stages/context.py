@@ -40,6 +40,10 @@ class Context:
     report: Callable[[Progress], None] = lambda progress: None
     checkpoint_every: int | None = None
 
+    def metric_of(self, name: str) -> str:
+        """Return the metric of a test set."""
+        return self.metrics.get(name, self.metric)
+
     def measure(self, scorer: Scorer) -> float:
         """Return a scorer's development score; there must be development data."""
         assert self.dev is not None
