@@ -17,7 +17,7 @@ from transenc.errors import ConfigError, MachineError, ParityError
 from transenc.export import convert
 from transenc.export.engine import SCHEMA, SHORTEST, SIDECAR, Facts, load_engine
 from transenc.export.latency import Latency, measure, table
-from transenc.export.parity import Parity, Remembered, check_parity
+from transenc.export.parity import MAX_DROP, Parity, Remembered, check_parity
 from transenc.export.place import commit_at_close, place, refuse_other
 from transenc.export.trace import OPSET, OPSETS, SCORED, contract, trace
 from transenc.export.words import LIMITS, word_difference
@@ -32,7 +32,6 @@ PLAIN, OPTIMIZED, HALF = "onnx/model.onnx", "onnx/model_O2.onnx", "onnx/model_fp
 # The largest difference of a score or a vector's element. fp16 and int8 round, so there it finds what is broken;
 # whether they are good enough is for Spearman to say.
 TOLERANCE = {"fp32": 1e-4, "fp32-O2": 1e-4, "fp16": 1e-2, "int8": 0.25}
-MAX_DROP = 0.005
 LATENCY = "latency.json"
 
 

@@ -17,6 +17,7 @@ from transenc.scorer import Scorer
 
 SINGLES = 32  # pairs that are also scored one at a time, hence without padding
 VECTORS = 256  # sentences whose vectors are compared, besides all scores
+MAX_DROP = 0.005  # of Spearman with people's scores, at most, unless asked otherwise
 LONGEST = 2048  # tokens; beyond it attention matrices outgrow the memory of a workstation
 
 
@@ -139,7 +140,7 @@ def check_parity(
     tolerance: float,
     max_length: int | None = None,
     gold: Pairs | None = None,
-    max_drop: float = 0.005,
+    max_drop: float = MAX_DROP,
 ) -> Parity:
     """Compare scores, and vectors where there are any; raise ParityError above `tolerance` or `max_drop`.
 

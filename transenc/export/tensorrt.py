@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from transenc import store
 from transenc.errors import ConfigError, DamagedError, MachineError, ParityError
 from transenc.export.engine import SIDECAR, Engine, load_engine, open_session, read_facts
-from transenc.export.parity import Parity, Remembered, check_parity
+from transenc.export.parity import MAX_DROP, Parity, Remembered, check_parity
 from transenc.export.place import commit_at_close, place
 from transenc.export.scan import refuse_foreign
 from transenc.models.tokens import collate, tokenize
@@ -249,7 +251,7 @@ def export_tensorrt(
     pairs: Pairs,
     gold: Pairs | None = None,
     tolerance: float | None = None,
-    max_drop: float = 0.005,
+    max_drop: float = MAX_DROP,
     number: str = "0",
     hold: ExitStack | None = None,
 ) -> Parity | None:
@@ -309,8 +311,6 @@ def batches(engine: Engine, pairs: Pairs) -> Iterator[dict[str, Any]]:
     facts = engine.facts
     texts: Any = list(pairs.sentences) if engine.family == "bi" else list(pairs.rows())
     tokens = tokenize(engine.tokenizer, texts, facts.max_length)
-    import numpy as np
-
     for i in range(len(tokens)):
         arrays = collate(tokens, np.asarray([i]), pad_id=facts.pad_id, names=facts.inputs)
         yield {name: arrays[name] for name in facts.inputs}
