@@ -38,12 +38,12 @@ from transenc.stages.context import Context, family
 from transenc.stages.distill import distill_model, head_option
 from transenc.stages.label import CHECKPOINT_SECONDS, score_pairs
 from transenc.stages.mix import histogram, mix_pairs
-from transenc.stages.prime import prime_model, save_history
+from transenc.stages.prime import prime_model
 from transenc.stages.readable import check_readable
 from transenc.stages.select import choose_by, choose_by_agreement
 from transenc.stages.trials import train_best
 from transenc.store import Checkpoints, canonical, fingerprint, manifest
-from transenc.training import Fit, Fitted
+from transenc.training import Fit, Fitted, save_history
 from transenc.writers import write_pairs
 
 logger = logging.getLogger(__name__)

@@ -22,10 +22,10 @@ from transenc.seeds import derive
 from transenc.single import make_directory
 from transenc.stages.context import family as find_family
 from transenc.stages.distill import distill_model, head_option
-from transenc.stages.prime import prime_model, read_history, save_history
+from transenc.stages.prime import prime_model
 from transenc.stages.trials import train_best
 from transenc.store import Checkpoints
-from transenc.training import Fit, Fitted
+from transenc.training import Fit, Fitted, read_history, save_history
 
 Report = Callable[[Progress], None]
 

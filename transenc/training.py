@@ -47,6 +47,25 @@ class Fitted:
     limit: int = 0  # the step after which a trial stopped
 
 
+def read_history(path: Path) -> Fitted:
+    """Read what `save_history` wrote."""
+    raw = json.loads((path / "training.json").read_text(encoding="utf-8"))
+    history = [(int(step), float(value)) for step, value in raw["history"]]
+    losses = [(int(step), float(value)) for step, value in raw["losses"]]
+    return Fitted(history, losses, int(raw["best_step"]), raw["best"])
+
+
+def save_history(path: Path, fitted: Fitted) -> None:
+    """Write what training did beside the model."""
+    content = {
+        "best_step": fitted.best_step,
+        "best": fitted.best,
+        "history": fitted.history,
+        "losses": fitted.losses,
+    }
+    (path / "training.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
 @dataclass
 class Fit:
     """Everything `fit` needs besides the module and its loss.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -129,22 +127,3 @@ def choose(sentences: Sequence[str], most: int, seed: int) -> list[str]:
         return distinct
     kept = np.random.default_rng(seed).choice(len(distinct), most, replace=False)
     return [distinct[i] for i in np.sort(kept)]
-
-
-def read_history(path: Path) -> Fitted:
-    """Read what `save_history` wrote."""
-    raw = json.loads((path / "training.json").read_text(encoding="utf-8"))
-    history = [(int(step), float(value)) for step, value in raw["history"]]
-    losses = [(int(step), float(value)) for step, value in raw["losses"]]
-    return Fitted(history, losses, int(raw["best_step"]), raw["best"])
-
-
-def save_history(path: Path, fitted: Fitted) -> None:
-    """Write what training did beside the model."""
-    content = {
-        "best_step": fitted.best_step,
-        "best": fitted.best,
-        "history": fitted.history,
-        "losses": fitted.losses,
-    }
-    (path / "training.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
