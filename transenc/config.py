@@ -262,9 +262,8 @@ class Settings(Frozen):
     evaluate: tuple[str, ...] = Field(
         (), description="Tasks or scored files that models are tested on; none: the task's own."
     )
-    recipe: str = Field(
-        "self", description="Named settings shipped with transenc."
-    )  # whose values the defaults are
+    # The defaults of all settings are the values of this recipe.
+    recipe: str = Field("self", description="Named settings shipped with transenc.")
     cycles: int = Field(3, ge=0, le=100, description="Rounds of bi -> cross -> bi; 0 only after gold labels.")
     select: Literal["dev", "last", "agreement"] = Field(
         "dev",

@@ -70,9 +70,8 @@ def rank_mean(columns: Sequence[Scores]) -> Scores:
 
 def weighted_mean(columns: Sequence[Scores], weights: Sequence[float]) -> Scores:
     """Average several scorers' scores of the same pairs with weights of any sum above 0."""
-    averaged: Scores = np.average(np.stack(columns).astype(np.float64), axis=0, weights=weights).astype(
-        np.float32
-    )
+    stacked = np.stack(columns).astype(np.float64)
+    averaged: Scores = np.average(stacked, axis=0, weights=weights).astype(np.float32)
     return averaged
 
 

@@ -317,9 +317,8 @@ class Checkpoints:
         """Commit what `write(directory)` writes, re-read it, and only then drop the older ones."""
         final = self.folder / f"step-{step:09d}"
         if final.exists():
-            shutil.rmtree(
-                final
-            )  # the same step again can only be a damaged one: a verified one is resumed from
+            # The same step again can only be a damaged one: a verified one is resumed from.
+            shutil.rmtree(final)
         work = self.store.temporary()
         try:
             write(work)

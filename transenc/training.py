@@ -130,9 +130,8 @@ def order(seed: int, stage: str, epoch: int, n: int) -> Index:
 
 def learning_rate(step: int, steps: int, settings: FitSettings) -> float:
     """Return the rate of a step: linear warm-up, then linear decay to 0, or constant."""
-    warmup = min(
-        math.ceil(settings.warmup * steps), steps - 1
-    )  # whose first step has rate 0: never the only one
+    # The first step of a warm-up has rate 0, so it must not be the only step.
+    warmup = min(math.ceil(settings.warmup * steps), steps - 1)
     if step < warmup:
         return settings.learning_rate * step / warmup
     if settings.schedule == "constant":
@@ -149,8 +148,7 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     settings = run.settings
     if n == 0:
         raise DataError(f"{run.stage}: there is nothing to train on.")
-    # A batch of one has no negatives and cannot be dropped either, so only whole batches count when asked
-    # for.
+    # A batch of one has no negatives and cannot be dropped either, so only whole batches count when asked for.
     per_epoch = n // settings.batch_size if settings.drop_last else math.ceil(n / settings.batch_size)
     if per_epoch == 0:
         raise DataError(f"{run.stage}: {n} examples do not fill one batch of {settings.batch_size}.")

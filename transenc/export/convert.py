@@ -58,9 +58,8 @@ def fuse(source: Path, target: Path, config: Any) -> dict[str, int]:
 def to_fp16(source: Path, target: Path) -> None:
     """Store weights and compute in half precision, with fp32 inputs and outputs as the contract has them."""
     with _quiet(), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # about values that are cut to the range of fp16: the gate judges that
+        # It warns of values that are cut to the range of fp16, which is for the comparison to judge.
+        warnings.simplefilter("ignore")
         from onnxruntime.transformers.float16 import convert_float_to_float16
         from onnxruntime.transformers.onnx_model import OnnxModel
 

@@ -90,9 +90,8 @@ def _locked(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        file.unlink(
-            missing_ok=True
-        )  # while it is held: who opened it before finds that it has no name any more
+        # While it is held: a process that has opened it meanwhile finds that it has no name any more.
+        file.unlink(missing_ok=True)
         lock.release()
 
 

@@ -103,8 +103,7 @@ def save_bi(transformer: Transformer, pooling: str, path: Path, *, card: str) ->
             "include_prompt": True,
         },
     )
-    # 2_Normalize has no settings, but git and some copies drop an empty directory, so nothing is written for
-    # it.
+    # 2_Normalize has no settings, but git and some copies drop an empty directory, so nothing is written for it.
     (path / "README.md").write_text(card or _card("sentence-similarity"), encoding="utf-8")
 
 

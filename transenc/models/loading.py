@@ -74,9 +74,8 @@ def scorer_digest(name: str, *, offline: bool = False) -> str:
     """Return the fingerprint of the files that `load_scorer` would read, and of the graph that a name asks for."""
     path, graph = _graph_of(name)
     if (path / ENGINE).is_file():
-        return fingerprint(
-            [hash_file(path / ENGINE), graph]
-        )  # it has the sha256 of the files that are loaded
+        # engine.json has the sha256 of the files that are loaded.
+        return fingerprint([hash_file(path / ENGINE), graph])
     from transenc.models.intake import resolve
 
     return plm_digest(resolve(name, offline=offline).path)

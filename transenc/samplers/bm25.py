@@ -33,9 +33,8 @@ B = 0.75  # how much long sentences are held back; likewise
 WORD = re.compile(r"\w+")
 BACKENDS = ("auto", "numpy", "numba")
 NUMBA_FROM = 6_000  # sentences; with fewer numpy is done in the seconds that compiling takes, once
-SLOW_FROM = (
-    20_000  # sentences from which its absence is told: numpy takes 15 s, and twice the text four times that
-)
+# Sentences from which its absence is told: numpy takes 15 s, and twice the text four times that.
+SLOW_FROM = 20_000
 BLOCK = 4_096  # queries at a time
 SPARE = 8  # neighbours fetched beyond k, so that ties at the end seldom need the whole row
 

@@ -52,9 +52,8 @@ def judge(
 
 def _noise(scorer: Any, held: Pairs, seed: int) -> float:
     views = _views(scorer, held, seed)
-    if np.array_equal(
-        views[0], views[1]
-    ):  # it has no dropout, and no student could be nearer to its labels than that
+    # Without dropout both are the same, and no student could be nearer to its labels than that.
+    if np.array_equal(views[0], views[1]):
         with dropout(scorer.module, DROPOUT):
             scorer.transformer.changed()
             views = _views(scorer, held, seed)

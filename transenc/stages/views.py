@@ -146,9 +146,8 @@ def drop_heads(transformer: Transformer, p: float) -> Iterator[None]:
         if not layer.training:
             return inputs
         states = inputs[0]  # (batch, sequence, heads * size)
-        keep = (torch.rand(states.shape[0], 1, heads, 1, device=states.device) >= p).to(states.dtype) / (
-            1 - p
-        )
+        drawn = torch.rand(states.shape[0], 1, heads, 1, device=states.device)
+        keep = (drawn >= p).to(states.dtype) / (1 - p)
         apart = states.view(*states.shape[:-1], heads, -1)
         return ((apart * keep).flatten(-2), *inputs[1:])
 
