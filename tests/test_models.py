@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +314,16 @@ def test_each_distinct_sentence_is_encoded_once(plm: Path, monkeypatch: pytest.M
 def test_scoring_no_pairs_gives_no_scores(family: Any, plm: Path) -> None:
     model = family.create(plm, compute=CPU, max_length=16)
     assert model.score(Pairs.from_rows([], [])).shape == (0,)
+
+
+def test_a_model_scores_the_same_from_several_threads(family: Any, plm: Path) -> None:
+    model = family.create(plm, compute=CPU, max_length=32, pooling="cls")
+    given = [make_pairs(20 + 7 * n, seed=n) for n in range(4)]
+    wanted = [model.score(pairs) for pairs in given]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: [model.score(pairs) for pairs in given], range(8)):
+            for scores, alone in zip(found, wanted, strict=True):
+                np.testing.assert_allclose(scores, alone, atol=1e-6)
 
 
 def test_an_empty_sentence_and_a_very_long_one_get_scores(family: Any, plm: Path) -> None:

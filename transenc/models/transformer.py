@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import RLock
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,6 +77,8 @@ class Transformer:
     _copy: nn.Module | None = field(default=None, repr=False)
     noisy: bool = False  # scoring keeps dropout on, for measuring how sure the model is
     padded: bool = False  # something in the module counts on a batch axis: sequences may not share a row
+    # Scoring switches modes and replaces a layer's forward, so threads take turns; torch itself uses all cores.
+    _turn: Any = field(default_factory=RLock, init=False, repr=False, compare=False)
 
     def tokens(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Tokens:
         """Tokenise sentences or pairs of sentences once; raise DataError for a token that the model has not."""
@@ -163,16 +166,17 @@ class Transformer:
         return int(self.tokenizer.pad_token_id or 0)
 
     def infer(self, head: Head, tokens: Tokens, *, block: int = 4096) -> np.ndarray[Any, Any]:
-        """Run every sequence without gradients or dropout and return float32 rows."""
-        module = self._scoring_module()
+        """Run every sequence without gradients or dropout and return float32 rows; threads take turns."""
         rows = np.zeros((0,), np.float32)
-        with torch.inference_mode(), evaluating(module, noisy=self.noisy):
-            for start in range(0, len(tokens), block):
-                index = np.arange(start, min(start + block, len(tokens)))
-                found = self.rows(head, tokens, index, module=module).float().cpu().numpy()
-                if start == 0:  # only now is their width known
-                    rows = np.empty((len(tokens), *found.shape[1:]), np.float32)
-                rows[start : start + len(index)] = found
+        with self._turn:
+            module = self._scoring_module()
+            with torch.inference_mode(), evaluating(module, noisy=self.noisy):
+                for start in range(0, len(tokens), block):
+                    index = np.arange(start, min(start + block, len(tokens)))
+                    found = self.rows(head, tokens, index, module=module).float().cpu().numpy()
+                    if start == 0:  # only now is their width known
+                        rows = np.empty((len(tokens), *found.shape[1:]), np.float32)
+                    rows[start : start + len(index)] = found
         return rows
 
     def _scoring_module(self) -> nn.Module:
