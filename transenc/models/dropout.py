@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 from transenc.models.attention import AttendRows, attend_with_gradients
 
 LEVELS = 1 << 16  # probabilities are kept to one in this many
+# Of each thread its own, as torch keeps its modes.
+_CURRENT: ContextVar[CpuDropout | None] = ContextVar("current", default=None)
 
 
 class CpuDropout(TorchFunctionMode):
@@ -24,16 +27,19 @@ class CpuDropout(TorchFunctionMode):
     Attention in bf16, or with dropout, is that of attention.py.
     """
 
-    current: CpuDropout | None = None  # the one whose block is being run
-
     def __enter__(self) -> Any:
         self._bits = np.random.SFC64(int(torch.randint(2**62, ())))
-        self._outer, CpuDropout.current = CpuDropout.current, self
+        self._outer = _CURRENT.set(self)
         return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
-        CpuDropout.current = self._outer
+        _CURRENT.reset(self._outer)
         super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def current() -> CpuDropout | None:
+        """Return the one whose block this thread is in."""
+        return _CURRENT.get()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

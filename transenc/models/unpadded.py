@@ -124,7 +124,7 @@ class Attention(TorchFunctionMode):
         masks = [m if m is None else m[:, :, : shape[1]] for m, shape in zip(self.masks, shapes, strict=True)]
         # (tokens, heads, size) lies in memory as it is, so every step to (batch, heads, length, size) is a view.
         query, key, value = (each.squeeze(0).transpose(0, 1) for each in (query, key, value))
-        dropout, scale, drawing = options.get("dropout_p", 0.0), options.get("scale"), CpuDropout.current
+        dropout, scale, drawing = options.get("dropout_p", 0.0), options.get("scale"), CpuDropout.current()
         gradients, causal = torch.is_grad_enabled(), options.get("is_causal")
         if gradients and not causal and drawing and drawing.attends(query, dropout):
             found = drawing.attend_rows(query, key, value, shapes, masks, scale, dropout)
