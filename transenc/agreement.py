@@ -62,7 +62,7 @@ def uniformity(vectors: npt.NDArray[np.float32]) -> float:
     return float(np.log(np.exp(-2 * different).mean()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value
 class Candidate:
     """One model of a run, judged on the held-out pairs.
 

@@ -37,7 +37,7 @@ def plain(sentence: str) -> str:
     return kept or sentence.strip()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value
 class Pairs:
     """Hold `n` sentence pairs, scored or not.
 

@@ -32,7 +32,7 @@ GPU_PASS = 2048
 GROUP = 32  # the same of a group that shares a pass with others (unpadded.py): only attention runs once more
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value
 class Tokens:
     """Hold n token sequences end to end: `ids[offsets[i]:offsets[i + 1]]` is sequence i, special tokens included."""
 
