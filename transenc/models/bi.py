@@ -78,6 +78,12 @@ class BiEncoder:
         return self.transformer.module
 
     @property
+    def dim(self) -> int:
+        """Return the length of a vector."""
+        config: Any = self.module.config
+        return int(config.hidden_size)
+
+    @property
     def head(self) -> Pooled:
         """Return what makes a vector of a sentence's states."""
         return Pooled(self.pooling)
@@ -89,7 +95,7 @@ class BiEncoder:
     def encode(self, sentences: list[str]) -> npt.NDArray[np.float32]:
         """Return (n, dim) float32 unit vectors."""
         if not sentences:
-            return np.zeros((0, self.module.config.hidden_size), np.float32)  # type: ignore[arg-type, union-attr]
+            return np.zeros((0, self.dim), np.float32)
         rows = self.transformer.infer(self.head, self.transformer.tokens(sentences))
         for start in range(0, len(rows), BLOCK):  # in place: those of a million sentences are gigabytes
             part = rows[start : start + BLOCK]

@@ -48,7 +48,8 @@ class MaskedLM:
 
     def words(self, texts: Sequence[str], top: int) -> list[list[Candidates]]:
         """Return, for each text and each mask within the model's length, its `top` likeliest words."""
-        transformer, found = self.transformer, [[] for _ in texts]  # type: ignore[var-annotated]
+        transformer = self.transformer
+        found: list[list[Candidates]] = [[] for _ in texts]
         tokens = transformer.tokens(list(texts))
         mask_id = transformer.tokenizer.mask_token_id
         words, whole = self.vocabulary

@@ -80,10 +80,17 @@ class Transformer:
     # Scoring switches modes and replaces a layer's forward, so threads take turns; torch itself uses all cores.
     _turn: Any = field(default_factory=RLock, init=False, repr=False, compare=False)
 
+    @property
+    def embeddings(self) -> nn.Embedding:
+        """Return the word embeddings."""
+        module: Any = self.module
+        found: nn.Embedding = module.get_input_embeddings()
+        return found
+
     def tokens(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Tokens:
         """Tokenise sentences or pairs of sentences once; raise DataError for a token that the model has not."""
         tokens = tokenize(self.tokenizer.backend_tokenizer, texts, self.max_length)
-        known, last = self.module.get_input_embeddings().num_embeddings, int(tokens.ids.max(initial=0))  # type: ignore[operator]
+        known, last = self.embeddings.num_embeddings, int(tokens.ids.max(initial=0))
         if last >= known:
             raise DataError(
                 f"The tokenizer makes the token {self.tokenizer.convert_ids_to_tokens(last)} ({last}), and the model "
@@ -94,7 +101,7 @@ class Transformer:
     def words(self, tokens: Tokens) -> dict[nn.Parameter, Tensor]:
         """Return the weight of the word embeddings, and its sorted rows that sequences and special tokens take."""
         ids = np.union1d(tokens.ids, [self.pad_id, *self.tokenizer.all_special_ids])
-        weight = self.module.get_input_embeddings().weight  # type: ignore[operator]
+        weight: Any = self.embeddings.weight
         return {weight: torch.from_numpy(ids[ids < len(weight)].astype(np.int64))}
 
     @property

@@ -40,7 +40,7 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
     settings = settings.model_copy(update={"batch_size": min(settings.batch_size, len(chosen))})
     run.settings, run.changed = settings, encoder.transformer.changed
     torch.manual_seed(derive(run.seed, run.stage, "head"))
-    dim = int(encoder.module.config.hidden_size)  # type: ignore[union-attr, arg-type]
+    dim = encoder.dim
     head = nn.Sequential(nn.Linear(dim, dim), nn.Tanh()) if settings.head else nn.Identity()
     module = nn.ModuleDict({"encoder": encoder.module, "head": head.to(run.compute.device)})
     tokens = encoder.transformer.tokens(chosen)
