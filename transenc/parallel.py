@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from transenc.errors import Interrupted, MachineError, TransencError
 from transenc.interrupt import StopFlag
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from transenc.cycle import Stage
     from transenc.runner import Runner
+    from transenc.stages.context import Context
 
 Info = dict[str, Any]
 
@@ -73,9 +74,8 @@ class Workers:
         try:
             for compute in self.computes:
                 ours, theirs = spawn.Pipe()
-                process = spawn.Process(
-                    target=_serve, args=(theirs, runner.portable(compute), self.signalled), daemon=True
-                )
+                given = portable(runner.context, compute, runner.sentences)
+                process = spawn.Process(target=_serve, args=(theirs, given, self.signalled), daemon=True)
                 process.start()
                 theirs.close()
                 self.started.append(Worker(process, ours))
@@ -180,7 +180,7 @@ def _serve(pipe: Connection, portable: Callable[[], Runner], signalled: Any) -> 
 class Portable:
     """What another process needs to do stages: plain data only."""
 
-    context: Any
+    context: Context
     sentences: Sequence[str] | None
     threads: int
 
@@ -194,8 +194,8 @@ class Portable:
         return Runner(self.context, _no_pairs, {}, self.sentences)
 
 
-def portable(context: Any, compute: Compute, sentences: Sequence[str] | None) -> Portable:
-    """Strip a context of what belongs to this process."""
+def portable(context: Context, compute: Compute, sentences: Sequence[str] | None) -> Portable:
+    """Return what another process needs to do stages of this run on its device, without what belongs to this one."""
     import torch
 
     plain = replace(context, compute=compute, stop=StopFlag(), report=_silent)
@@ -206,5 +206,5 @@ def _silent(progress: Progress) -> None:
     pass
 
 
-def _no_pairs() -> Any:
+def _no_pairs() -> NoReturn:
     raise AssertionError("pairs are made by the first process")

@@ -27,7 +27,7 @@ from transenc.models.bi import BiEncoder
 from transenc.models.device import Compute
 from transenc.models.layout import head_of
 from transenc.pairs import Pairs, Scores, join
-from transenc.parallel import Portable, Workers, portable
+from transenc.parallel import Workers
 from transenc.readers import read_pairs
 from transenc.scorer import COMBINE, BothOrders, blend, mean, to_labels, weighted_mean
 from transenc.seeds import derive
@@ -114,10 +114,6 @@ class Runner:
     def _done(self, stage: Stage, info: Info) -> None:
         self.context.store.log(event="finish", stage=stage.name, **info)
         self.on_stage(stage, "finish")
-
-    def portable(self, compute: Compute) -> Portable:
-        """Return what another process needs to finish stages of this run on its device."""
-        return portable(self.context, compute, self.sentences)
 
     def finish(self, stage: Stage, identity: str) -> Info:
         """Do one stage, commit it, and return the facts about it."""
