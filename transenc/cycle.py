@@ -122,7 +122,7 @@ def plan(
         mined = {**source, "by": "dev" if dev else "last"}
         if settings.remine and needs_encoder and (cycle > 1 or labelled):
             pairs = f"cycle-{cycle}/pairs"
-            stages.append(Stage(pairs, "pairs", mined, seen, None, None, cycle))
+            stages.append(Stage(pairs, "pairs", mined, seen, cycle=cycle))
         if not bi_mined:
             bi_pairs = pairs
         elif cycle == 1 or (settings.remine and bi_needs_encoder):
@@ -133,7 +133,7 @@ def plan(
                 needs, own = ("pairs",), own | {"held_out": settings.held_out}
             # At first with the start: pairs that an encoder itself finds near teach it little (docs/results.md).
             needs += seen if bi_needs_encoder and (cycle > 1 or labelled) else ()
-            stages.append(Stage(bi_pairs, "pairs", own, needs, None, None, cycle))
+            stages.append(Stage(bi_pairs, "pairs", own, needs, cycle=cycle))
         mixed = _own_labels(settings, students, cycle, teacher, pairs, bi_pairs)
         stages += _half_cycle(settings, students, cycle, "bi", "cross", teacher, pairs, dev=dev, keep=keep)
         if bi_pairs != pairs:  # else the half-cycle before has just made them
@@ -150,28 +150,38 @@ def plan(
         needs += tuple(s.name for s in judged)
     stages.append(Stage("select", "select", {"by": by}, needs))
     if tests:
-        tested = [
-            Stage(f"evaluate/{s.name}", "evaluate", {}, (s.name,), s.student, s.family, s.cycle)
-            for s in models
-        ]
-        stages += [_raw(settings, s, dev=dev) for s in students if s.prime != "none"]
-        stages += tested
-        if len(students) > 1:
-            for of, family in (("start", "bi"), ("best", "bi"), ("best", "cross")):
-                starts = [f"evaluate/prime/{s.name}" for s in students]
-                members = [
-                    s.name for s in tested if s.family == family and (of == "best" or s.name in starts)
-                ]
-                name = f"ensemble/{of}-{family}"
-                if members:  # gold pairs alone teach no cross-encoder
-                    stages.append(Stage(name, "ensemble", {"of": of}, ("select", *members), None, family))
+        stages += _evaluations(settings, students, models, dev=dev)
+    return stages + _kept(students, models)
+
+
+def _evaluations(
+    settings: Settings, students: Sequence[Student], models: Sequence[Stage], *, dev: bool
+) -> list[Stage]:
+    """Return the stages that evaluate raw starts, every model and, of several students, means of their scores."""
+    tested = [
+        Stage(f"evaluate/{s.name}", "evaluate", {}, (s.name,), s.student, s.family, s.cycle) for s in models
+    ]
+    stages = [_raw(settings, s, dev=dev) for s in students if s.prime != "none"] + tested
+    if len(students) == 1:
+        return stages
+    starts = [f"evaluate/prime/{s.name}" for s in students]
+    for of, family in (("start", "bi"), ("best", "bi"), ("best", "cross")):
+        members = [s.name for s in tested if s.family == family and (of == "best" or s.name in starts)]
+        if members:  # gold pairs alone teach no cross-encoder
+            needs = ("select", *members)
+            stages.append(Stage(f"ensemble/{of}-{family}", "ensemble", {"of": of}, needs, family=family))
+    return stages
+
+
+def _kept(students: Sequence[Student], models: Sequence[Stage]) -> list[Stage]:
+    """Return the stages that keep the model selected for each family and student."""
+    stages = []
     for family in ("bi", "cross"):
         for student in students:
             name = f"best/{family}" if len(students) == 1 else f"best/{family}/{student.name}"
-            candidates = tuple(s.name for s in model_stages(stages, student.name, family))
-            if not candidates:  # gold pairs alone teach a bi-encoder
-                continue
-            stages.append(Stage(name, "best", {}, ("select", *candidates), student.name, family))
+            candidates = tuple(s.name for s in model_stages(models, student.name, family))
+            if candidates:  # gold pairs alone teach no cross-encoder
+                stages.append(Stage(name, "best", {}, ("select", *candidates), student.name, family))
     return stages
 
 
