@@ -31,11 +31,10 @@ def backends(json_: options.Json = False) -> None:
     rows += [{"kind": "recipe", "name": n, "options": {}} for n in config.recipes()]
     rows += [{"kind": "task", "name": n, "options": {"": tasks.get(n).title}} for n in tasks.names()]
     rows += [{"kind": "engine device", "name": n, "options": {"": text}} for n, text in _devices().items()]
+    groups = {**optioned, "family": registry.FAMILIES, "embedded PLM": registry.PLMS}
     for row in rows:
-        group = {**optioned, "family": registry.FAMILIES, "embedded PLM": registry.PLMS}
-        row["package"] = (
-            " ".join(registry.owner(group[row["kind"]], row["name"])) if row["kind"] in group else ""
-        )
+        group = groups.get(row["kind"])
+        row["package"] = " ".join(registry.owner(group, row["name"])) if group else ""
     if json_:
         for row in rows:
             out_json(row)
