@@ -15,17 +15,17 @@ TEMPERATURE = 0.05  # RankCSE, of student and teacher
 
 
 def soft_bce(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy of (batch,) logits with soft targets in [0, 1] (Trans-Encoder, section 2.2)."""
+    """Return the binary cross-entropy of (batch,) logits with soft targets in [0, 1] (Trans-Encoder, section 2.2)."""
     return F.binary_cross_entropy_with_logits(logits, targets)
 
 
 def cosine_mse(scores: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error of (batch,) scores with targets in [0, 1] (Trans-Encoder, section 2.3)."""
+    """Return the mean squared error of (batch,) scores with targets in [0, 1] (Trans-Encoder, section 2.3)."""
     return F.mse_loss(scores, targets)
 
 
 def cosent(scores: Tensor, targets: Tensor, *, scale: float = SCALE) -> Tensor:
-    """CoSENT of (batch,) scores: log(1 + sum of exp(scale (s_i - s_j)) over all i, j with y_i < y_j).
+    """Return CoSENT of (batch,) scores: log(1 + sum of exp(scale (s_i - s_j)) over all i, j with y_i < y_j).
 
     Only the order of the targets counts, so they may have any scale; without two different targets it is 0.
     Jianlin Su, "CoSENT: a sentence vector scheme more effective than Sentence-BERT" (kexue.fm/archives/8847, 2022).
@@ -49,7 +49,7 @@ def complex_angles(sides: Tensor) -> Tensor:
 
 
 def angle(sides: Tensor, targets: Tensor, *, scale: float = SCALE) -> Tensor:
-    """AnglE of (2, batch, dim) vectors, dim even: CoSENT of their cosines plus CoSENT of their complex angles.
+    """Return AnglE of (2, batch, dim) vectors, dim even: CoSENT of their cosines plus CoSENT of their complex angles.
 
     Li and Li, "AnglE-optimized text embeddings", 2023, both terms with weight 1 and without its in-batch negatives,
     since every pair here has a label of its own. As in the authors' code a greater angle term means more alike.
@@ -59,7 +59,7 @@ def angle(sides: Tensor, targets: Tensor, *, scale: float = SCALE) -> Tensor:
 
 
 def listnet(scores: Tensor, targets: Tensor, *, temperature: float = TEMPERATURE) -> Tensor:
-    """ListNet: cross-entropy between the softmax of (batch,) targets and that of scores, both over the batch.
+    """Return ListNet: the cross-entropy of the softmax of (batch,) scores with that of targets, over the batch.
 
     Cao et al. 2007 as in Liu et al., "RankCSE", ACL 2023, with its temperature; the list here is the batch of pairs.
     """
@@ -68,7 +68,7 @@ def listnet(scores: Tensor, targets: Tensor, *, temperature: float = TEMPERATURE
 
 
 def listmle(scores: Tensor, targets: Tensor, *, temperature: float = TEMPERATURE) -> Tensor:
-    """ListMLE: negative log-likelihood of the targets' order under (batch,) scores, a place's mean.
+    """Return ListMLE: the negative log-likelihood of the targets' order under (batch,) scores, averaged over places.
 
     Xia et al. 2008 as in Liu et al., "RankCSE", ACL 2023; equal targets keep the order they have in the batch.
     """
@@ -78,7 +78,7 @@ def listmle(scores: Tensor, targets: Tensor, *, temperature: float = TEMPERATURE
 
 
 def margin_mse(scores: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error of the differences between every two of (batch,) scores with those of targets.
+    """Return the mean squared error of the differences of every two (batch,) scores with those of their targets.
 
     Free of a constant offset. Hofstätter et al., "Improving efficient neural ranking models with cross-architecture
     knowledge distillation", 2020 (Margin-MSE), where the two are candidates of one query.
@@ -88,7 +88,7 @@ def margin_mse(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def kl(logits: Tensor, targets: Tensor, *, temperature: float = 2.0) -> Tensor:
-    """Divergence of softened probabilities from softened targets in [0, 1], times the squared temperature.
+    """Return the divergence of softened probabilities from softened targets in [0, 1], times the squared temperature.
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2, for two classes. At temperature 1
     its gradient is that of `soft_bce`.
@@ -100,7 +100,7 @@ def kl(logits: Tensor, targets: Tensor, *, temperature: float = 2.0) -> Tensor:
 
 
 def contrastive(cosines: Tensor, targets: Tensor, margin: float = 0.5) -> Tensor:
-    """Contrastive loss of (batch,) cosines (Hadsell et al. 2006), with cosine distances and soft targets allowed."""
+    """Return the contrastive loss of (batch,) cosines, as distances, with soft targets (Hadsell et al. 2006)."""
     distances = 1 - cosines
     apart = F.relu(margin - distances)
     return (targets * distances**2 + (1 - targets) * apart**2).mean() / 2
@@ -116,13 +116,13 @@ def _cosines(first: Tensor, second: Tensor) -> Tensor:
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """InfoNCE of two (batch, dim) views over in-batch negatives, one direction (SimCSE, equation 1)."""
+    """Return InfoNCE of two (batch, dim) views over in-batch negatives, one direction (SimCSE, equation 1)."""
     logits = _cosines(first, second) / temperature  # (batch, batch)
     return F.cross_entropy(logits, torch.arange(len(first), device=first.device))
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """NT-Xent of two (batch, dim) views: each of the 2N views against all others (Mirror-BERT, equation 1)."""
+    """Return NT-Xent of two (batch, dim) views: each of the 2N views against all others (Mirror-BERT, equation 1)."""
     views = torch.cat([first, second])
     logits = _cosines(views, views) / temperature  # (2 batch, 2 batch)
     logits.fill_diagonal_(float("-inf"))
@@ -134,7 +134,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 def cosine_matrix_mse(
     first: Tensor, second: Tensor, target_first: Tensor, target_second: Tensor, same: float = 0.3
 ) -> Tensor:
-    """Mean squared error between the (batch, batch) cosines of two views and those of their targets.
+    """Return the mean squared error between the (batch, batch) cosines of two views and those of their targets.
 
     same: weight of the mean over views of one sentence, beside 1 for the mean over the others. Needs a batch of 2.
     """
