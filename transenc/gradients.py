@@ -83,7 +83,7 @@ class RowGradients:
             if gradient is None or not gradient.is_sparse:
                 if part and gradient is not None:
                     raise RuntimeError("word embeddings are also used otherwise than by the rows of words")
-                continue  # not used in this step, or used otherwise too
+                continue  # this step did not use the table, or used it otherwise too
             rows, values = gradient._indices()[0], gradient._values()
             target = weight
             if part:

@@ -36,9 +36,10 @@ class Inputs:
 
     make_pairs: read or mine the training pairs, and say how; called once in the life of a run. source: what decides
     them. dev, tests: scored pairs. metric: of the development pairs; metrics: of each test set. said: lines that a
-    reader of the results must see. mine_with: mine the pairs with the bi-encoder of a directory; None: they are not
-    mined, or without one. mine_bi, bi_source: of the pairs of bi-encoders alone; bi_needs_encoder: whether that
-    compares embeddings. sentences: the unlabelled sentences. gold: pairs that people labelled, to train on.
+    reader of the results must see. mine_with: mine the pairs again with the bi-encoder in a directory; None where no
+    pairs are mined, or no encoder is needed. mine_bi, bi_source: the same for pairs that only bi-encoders learn from,
+    if they have their own; bi_needs_encoder: whether mining those compares embeddings. sentences: the unlabelled
+    sentences. gold: pairs that people labelled, to train on.
     """
 
     make_pairs: Callable[[], tuple[Pairs, list[str]]]

@@ -137,7 +137,7 @@ def usable_text(name: str, value: object) -> str:
 
 
 def show(value: object) -> str:
-    """Show the start of a value from a file, with nothing in it that a terminal would obey."""
+    """Show the start of a value from a file, without control characters that a terminal would obey."""
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "a list"
     if isinstance(value, str):

@@ -8,9 +8,9 @@ import sys
 
 
 def release() -> None:
-    """Free what only cycles keep alive, as modules do, and let glibc's malloc return its free pages to the system.
+    """Free what only reference cycles keep alive, and let glibc's malloc return its free pages to the system.
 
-    After a training they are more than what is in use (docs/speed.md).
+    After a training there are more of these than of pages in use (docs/speed.md).
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

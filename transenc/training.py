@@ -70,9 +70,10 @@ def save_history(path: Path, fitted: Fitted) -> None:
 class Fit:
     """Everything `fit` needs besides the module and its loss.
 
-    seed, stage: give order and dropout. evaluate: the development score (higher is better), or None to keep
-    the last weights. checkpoint_every: steps between checkpoints; None goes by time. Neither changes the
-    result. words: the rows of word embeddings that the examples have; None where that is not known.
+    seed, stage: decide order and dropout. evaluate: the development score (higher is better), or None to keep
+    the last weights. changed: called after every change of the weights. checkpoint_every: steps between checkpoints,
+    which do not change the result; None goes by time. words: the rows of word embeddings that the examples have; None
+    where that is not known. limit: the share of the steps after which a trial stops, with a checkpoint.
     """
 
     settings: FitSettings
@@ -86,7 +87,7 @@ class Fit:
     report: Callable[[Progress], None] = lambda progress: None
     checkpoint_every: int | None = None
     words: Mapping[nn.Parameter, Tensor] | None = None
-    limit: float | None = None  # share of the steps after which a trial stops, with a checkpoint
+    limit: float | None = None
 
 
 @dataclass

@@ -32,7 +32,7 @@ def place(out: Path, *, size: int) -> Iterator[Path]:
         if old.exists() and not out.exists():
             old.rename(out)  # killed between the two renames of `commit`
         for left in out.parent.iterdir():
-            # In containers numbers come again: one of this number is not this process's, which has made none yet.
+            # Containers reuse process numbers: one of this number is not this process's, which has made none yet.
             found = re.fullmatch(rf"\.{re.escape(out.name)}\.(\d+)\.tmp(\.ready)?", left.name)
             if found and (int(found[1]) == os.getpid() or not _alive(int(found[1]))):
                 shutil.rmtree(left, ignore_errors=True)
@@ -66,7 +66,7 @@ def refuse_other(path: Path) -> None:
 
 
 def _named(out: Path) -> Path:
-    """Return a path that has a name of its own, which `.` has not."""
+    """Return a path that has a name of its own, which `.` lacks."""
     return out.resolve() if out.name in ("", "..") else out
 
 

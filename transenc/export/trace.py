@@ -28,7 +28,7 @@ OPSETS = range(14, 21)  # up to what the TorchScript exporter knows
 ATTENTION = "eager"
 OUTPUTS = {"bi": ("last_hidden_state", "sentence_embedding"), "cross": ("logits",)}
 SCORED = {"bi": "sentence_embedding", "cross": "logits"}
-# What the exporter warns about, none of it to be acted on by a user. That traced values may not generalise is
+# What the exporter warns of, none of which a user can act on. That traced values may not generalise is
 # the reason for the parity check over all lengths.
 IGNORED: tuple[tuple[type[Warning], str], ...] = (
     (DeprecationWarning, "You are using the legacy TorchScript-based ONNX export"),

@@ -52,9 +52,9 @@ def attend_with_gradients(
     dropout: float = 0.0,
     draw: Draw | None = None,
 ) -> Tensor:
-    """Return what `attend` does of the same inputs, after dropout of the weights, with gradients.
+    """Return what `attend` returns for the same inputs, with dropout of the weights and with gradients.
 
-    draw: makes the factors of dropout for a tensor and the share that falls.
+    draw: makes the factors of dropout for a tensor and the share of it that is dropped.
     """
     shape = (len(query), query.shape[2], key.shape[2])
     rows = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
@@ -107,7 +107,7 @@ class AttendRows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of queries, keys, values and what was added."""
+        """Return the gradients of queries, keys, values and additive masks."""
         of_query, of_key, of_value = (torch.empty(size, dtype=ctx.dtype) for size in ctx.sizes)
         of_masks: list[Tensor | None] = []
         targets = zip(

@@ -68,7 +68,7 @@ class Compared(Classified):
 
     @property
     def first(self) -> bool:
-        """Return False."""
+        """Return False: the mean of a segment takes in all its tokens."""
         return False
 
     def body(self, module: Any) -> Any:

@@ -23,7 +23,7 @@ class CpuDropout(TorchFunctionMode):
     """Replace dropout and attention inside the block; entered once a step, it draws from torch's seed alone.
 
     torch draws every mask one number at a time, a quarter of a bf16 training step. Here each 64-bit number of SFC64
-    decides four elements. Which elements fall differs from torch's choice, and their share by at most 1 / 65536.
+    decides four elements. Which are dropped differs from torch's choice, and their share by at most 1 / 65536.
     Attention in bf16, or with dropout, is that of attention.py.
     """
 
@@ -83,7 +83,7 @@ class CpuDropout(TorchFunctionMode):
         return torch.mul(states, self._mask(states, p))
 
     def _mask(self, states: Tensor, p: float) -> Tensor:
-        """Return 0 for the elements that fall and what makes up for them for the others, shaped as `states`."""
+        """Return the factors of dropout, shaped as `states`: 0 for dropped elements, for the others their scale."""
         falls = round(p * LEVELS)
         numbers = self._bits.random_raw(-(-states.numel() // 4)).view(np.int16)[: states.numel()]
         mask = torch.empty(states.shape, dtype=states.dtype)

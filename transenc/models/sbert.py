@@ -1,4 +1,4 @@
-"""What sentence-transformers' CrossEncoder loads a directory with a segment head by (docs/files.md)."""
+"""The module through which sentence-transformers' CrossEncoder loads a segment head (docs/files.md)."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Transformer:
         return found
 
     def tokens(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Tokens:
-        """Tokenise sentences or pairs of sentences once; raise DataError for a token that the model has not."""
+        """Tokenise sentences or pairs of sentences once; raise DataError for a token that the model lacks."""
         tokens = tokenize(self.tokenizer.backend_tokenizer, texts, self.max_length)
         known, last = self.embeddings.num_embeddings, int(tokens.ids.max(initial=0))
         if last >= known:
