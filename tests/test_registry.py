@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import field, make_dataclass
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -35,6 +36,35 @@ def test_a_broken_plugin_fails_only_when_it_is_asked_for(group: Any) -> None:
     assert registry.create(name, "bm25:k=2").k == 2
     with pytest.raises(MachineError, match="The plugin 'broken' of package .* cannot be imported"):
         registry.load(name, "broken")
+
+
+def test_a_plugin_that_is_no_dataclass_is_named_and_not_fatal(group: Any) -> None:
+    name = group(("loose", "pathlib:Path"))
+    with pytest.raises(MachineError, match="The plugin 'loose' of package .* is no dataclass"):
+        registry.create(name, "loose")
+    with pytest.raises(MachineError, match="is no dataclass"):  # what `transenc backends` shows
+        registry.fields(name, "loose")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        (int, "2", 2),
+        (float, "0.5", 0.5),
+        (bool, "false", False),
+        (str, "2", "2"),
+        (int | None, "2", 2),
+        (Optional[int], "2", 2),  # noqa: UP045
+        ("Optional[float]", "2", 2.0),
+    ],
+)
+def test_the_types_of_options_may_be_written_in_any_way(
+    kind: Any, value: str, expected: Any, group: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = make_dataclass("Plugin", [("x", kind, field(default=None))])
+    monkeypatch.setattr(registry, "load", lambda group, name: plugin)
+    found = registry.create(group(), f"plugin:x={value}").x
+    assert found == expected and type(found) is type(expected)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,16 @@ def load(group: str, name: str) -> Any:
         raise MachineError(f"The plugin '{name}' of package {package} cannot be imported: {error}") from error
 
 
+def fields(group: str, name: str) -> dict[str, dataclasses.Field[Any]]:
+    """Return the options of a backend by name; raise MachineError for a plugin that is no dataclass."""
+    factory = load(group, name)
+    if not dataclasses.is_dataclass(factory):
+        raise MachineError(
+            f"The plugin '{name}' of package {owner(group, name)[0]} is no dataclass, whose fields are its options."
+        )
+    return {f.name: f for f in dataclasses.fields(factory)}
+
+
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
     """Split `name:option=value,option=value` into the name and its raw options."""
     name, _, rest = spec.partition(":")
@@ -86,24 +96,25 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
 def create(group: str, spec: str) -> Any:
     """Build the backend that a spec like `bm25:k=5` names; its dataclass fields are the options."""
     name, raw = parse_spec(spec)
-    factory = load(group, name)
-    fields = {f.name: f for f in dataclasses.fields(factory)}
+    known = fields(group, name)
     options: dict[str, Any] = {}
     for key, value in raw.items():
-        if key not in fields:
-            listed = ", ".join(fields) or "none"
+        if key not in known:
+            listed = ", ".join(known) or "none"
             raise ConfigError(
-                f"'{name}' has no option '{key}'.{did_you_mean(key, list(fields))} Its options: {listed}."
+                f"'{name}' has no option '{key}'.{did_you_mean(key, list(known))} Its options: {listed}."
             )
-        options[key] = _convert(name, key, value, fields[key])
+        options[key] = _convert(name, key, value, known[key])
     try:
-        return factory(**options)
+        return load(group, name)(**options)
     except ValueError as error:
         raise ConfigError(f"'{spec}': {error}") from error
 
 
 def _convert(name: str, key: str, value: str, field: dataclasses.Field[Any]) -> Any:
-    kind = str(field.type)  # a string: annotations are postponed in every backend
+    # A string where annotations are postponed, as in every backend here; of a plugin it may be the type itself.
+    kind = field.type.__name__ if isinstance(field.type, type) else str(field.type)
+    kind = kind.removeprefix("typing.").removeprefix("Optional[")
     try:
         if kind.startswith("bool"):
             return {"true": True, "1": True, "false": False, "0": False}[value.lower()]

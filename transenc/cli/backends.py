@@ -9,8 +9,6 @@ from transenc.cli import options
 
 def backends(json_: options.Json = False) -> None:
     """List samplers, augmenters, families, embedded PLMs, objectives, recipes, tasks and engine devices here."""
-    import dataclasses
-
     from transenc import config, registry, tasks
     from transenc.cli.console import out_json, wide_table
     from transenc.errors import TransencError
@@ -20,7 +18,7 @@ def backends(json_: options.Json = False) -> None:
     for kind, name in [(kind, name) for kind, group in optioned.items() for name in registry.names(group)]:
         listed: dict[str, str] = {}
         try:
-            fields = dataclasses.fields(registry.load(optioned[kind], name))
+            fields = registry.fields(optioned[kind], name).values()
             listed = {f.name: f"{f.default} ({f.metadata.get('help', f.type)})" for f in fields}
         except TransencError as error:  # a broken plugin is shown, not fatal
             listed = {"broken": str(error)}
