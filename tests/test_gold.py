@@ -317,6 +317,19 @@ def test_rewriting_continues_where_it_was_stopped(tmp_path: Path) -> None:
     assert found == whole and runs > 2
 
 
+@pytest.mark.parametrize("made", [["a"], ["a", "b", "c"]])
+def test_an_augmenter_that_makes_more_or_fewer_sentences_is_refused(
+    made: list[str], monkeypatch: Any
+) -> None:
+    class Plugin:
+        def augment(self, sentences: Any, rngs: Any, *, fill: Any = None) -> list[str]:
+            return made
+
+    monkeypatch.setattr("transenc.stages.augment.registry.create", lambda group, spec: Plugin())
+    with pytest.raises(DataError, match=f"'mine' made {len(made)} sentences of 2, not one of each"):
+        augment_sentences(["one", "two"], ["mine"], seed=1)
+
+
 def test_a_missing_synonym_table_is_named_before_any_work(tmp_path: Path, plm: Path, gold_file: Path) -> None:
     spec = f"synonyms:table={tmp_path / 'none.tsv'}"
     with pytest.raises(DataError, match="none.tsv: no such file"):

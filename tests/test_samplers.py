@@ -177,6 +177,18 @@ def test_no_pair_is_not_an_error_but_warned_of(caplog):
     assert "Bm25 found no new pair among 4" in caplog.text
 
 
+@pytest.mark.parametrize("columns", [([0, 1], [1, -1]), ([0, 1], [1, 5]), ([0, 1], [1])])
+def test_what_a_plugin_returns_is_checked(columns):
+    class Plugin:
+        def sample(self, sentences, rng, *, encode=None):
+            return columns
+
+    with pytest.raises(
+        DataError, match="The sampler Plugin returned columns that are no pairs of 5 sentences"
+    ):
+        mine(Plugin(), corpus(5), seed=0)
+
+
 def test_max_pairs_must_be_positive():
     with pytest.raises(ConfigError, match="max_pairs"):
         mine(Random(), corpus(5), seed=0, max_pairs=0)

@@ -105,8 +105,13 @@ def _clean(
     encode: Encode | None,
     known: Known | None,
 ) -> Pairs:
-    left, right = sampler.sample(distinct, rng, encode=encode)
-    pairs = Pairs(distinct, np.asarray(left, np.int64), np.asarray(right, np.int64))
+    left, right = (np.asarray(side, np.int64) for side in sampler.sample(distinct, rng, encode=encode))
+    both = np.concatenate([left, right])
+    if len(left) != len(right) or ((both < 0) | (both >= len(distinct))).any():
+        raise DataError(
+            f"The sampler {type(sampler).__name__} returned columns that are no pairs of {len(distinct)} sentences."
+        )
+    pairs = Pairs(distinct, left, right)
     if known is not None:
         numbers, keys = known
         new = ~np.isin(Pairs(distinct, numbers[pairs.left], numbers[pairs.right]).keys(), keys)

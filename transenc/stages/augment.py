@@ -60,9 +60,12 @@ def augment_sentences(
         while len(done[-1]) < len(sentences):
             start = len(done[-1])
             part = sentences[start : start + shard]
-            done[-1] += augmenter.augment(
-                part, generators(seed, f"{spec} {copy}", start, len(part)), fill=fill
-            )
+            found = augmenter.augment(part, generators(seed, f"{spec} {copy}", start, len(part)), fill=fill)
+            if len(found) != len(part):  # labels would go to other sentences
+                raise DataError(
+                    f"The augmenter '{spec}' made {len(found)} sentences of {len(part)}, not one of each."
+                )
+            done[-1] += found
             count = number * len(sentences) + len(done[-1])
             report(Progress(stage, count, total))
             if checkpoints is not None and stop is not None and stop.requested and count < total:
