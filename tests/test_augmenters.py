@@ -208,6 +208,13 @@ def test_substitution_never_puts_back_the_word_itself() -> None:
     assert found == {"Small 7", "Two 7"}
 
 
+@pytest.mark.parametrize("augmenter", [Insert(), Substitute()])
+def test_a_sentence_that_holds_the_mask_itself_stays(augmenter: Insert | Substitute) -> None:
+    sentences = ["Fill [MASK] in every single row", "Two men play"]
+    before, after = run(augmenter, sentences)
+    assert before == sentences[0] and after != sentences[1]
+
+
 def test_contextual_augmenters_ask_for_a_model() -> None:
     with pytest.raises(ConfigError, match="model=NAME"):
         Insert().augment(["a b"], generators(0, "x", 0, 1))
@@ -246,6 +253,7 @@ def test_a_masked_language_model_fills_gaps_with_whole_words(tmp_path: Path) -> 
     assert [len(gaps) for gaps in found] == [2, 0, 0]
     assert all(word.isalpha() and not word.startswith("##") for word, _ in found[0][0])
     assert [p for _, p in found[0][0]] == sorted((p for _, p in found[0][0]), reverse=True)
+    assert len(model.words(["the [MASK]"], 10**6)[0][0]) > 5  # all words, if there are not so many
     alone = model.words(["the [MASK] runs [MASK]"], 5)[0]
     assert [w for w, _ in alone[0]] == [w for w, _ in found[0][0]]
     after = Substitute().augment(["the dog runs"], generators(0, "x", 0, 1), fill=model)[0]

@@ -28,7 +28,7 @@ def _filled(
     rewritten = []
     for sentence, at, rng, found in zip(sentences, places, rngs, fill.words(gaps, top + 1), strict=True):
         words = []
-        for (a, b), candidates in zip(at, [*found, *[[]] * (len(at) - len(found))], strict=True):
+        for (a, b), candidates in zip(at, [*found, *[[]] * len(at)][: len(at)], strict=True):
             before = sentence[a:b]
             fresh = [(w, p) for w, p in candidates if w.lower() != before.lower()][:top]
             if not fresh:
@@ -59,7 +59,8 @@ class _Contextual:
         """Return each sentence with predicted words at the chosen places."""
         places: list[list[Span]] = []
         for sentence, rng in zip(sentences, rngs, strict=True):
-            spans = self._places(sentence)
+            # A gap of the sentence's own would be taken for one of ours.
+            spans = [] if fill is not None and fill.mask in sentence else self._places(sentence)
             places.append([spans[i] for i in choose(len(spans), self.share, rng)] if spans else [])
         return _filled(sentences, places, rngs, fill, self.top)
 

@@ -67,7 +67,7 @@ class MaskedLM:
                 logits = module(**batch).logits[rows, columns].float().cpu()  # (masks, vocabulary)
                 logits[:, : len(whole)].masked_fill_(~whole, float("-inf"))
                 logits[:, len(whole) :] = float("-inf")
-                best = torch.softmax(logits, dim=-1).topk(top, dim=-1)
+                best = torch.softmax(logits, dim=-1).topk(min(top, logits.shape[-1]), dim=-1)
                 for row, values, ids in zip(rows, best.values.tolist(), best.indices.tolist(), strict=True):
                     candidates = [(words[i], p) for i, p in zip(ids, values, strict=True) if p > 0]
                     found[index[row]].append(candidates)
