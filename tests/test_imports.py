@@ -30,6 +30,7 @@ LAYERS = [
     [
         "transenc.metrics",
         "transenc.lines",
+        "transenc.words",
         "transenc.formats",
         "transenc.readers",
         "transenc.writers",

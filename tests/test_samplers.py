@@ -129,6 +129,35 @@ def test_any_text_can_be_mined(sentences):
         assert_best(left, right, bm25_scores(sentences), 3)
 
 
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        ("Can't stop, x2", ["can", "t", "stop", "x2"]),
+        ("हिन्दी में cafe\u0301s", ["हिन्दी", "में", "cafe\u0301s"]),
+        ("می\u200cروم خانه", ["می\u200cروم", "خانه"]),
+        ("2021年天气，カメラだ", ["2021", "年", "天", "气", "カメラ", "だ"]),
+        ("กินปู", ["กิ", "น", "ปู"]),
+        ("한국어 문장!", ["한국어", "문장"]),
+    ],
+)
+def test_words_keep_their_marks_and_need_no_spaces(sentence, words):
+    assert list(word_ids([sentence])[1]) == words
+
+
+def test_bm25_finds_neighbours_where_no_spaces_are_written():
+    sentences = [
+        "今天天气很好。",
+        "我很喜欢吃苹果。",
+        "今天天气非常好。",
+        "他去年去了北京。",
+        "我喜欢吃苹果。",
+    ]
+    assert unordered(mine(Bm25(k=1), sentences, seed=0))[:2] == [
+        frozenset(sentences[::2][:2]),
+        frozenset(sentences[1::3]),
+    ]
+
+
 @pytest.mark.parametrize("sampler", MINERS, ids=named)
 def test_exclude_works_in_both_orders(sampler):
     sentences = corpus(40)

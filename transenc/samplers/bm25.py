@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,12 +24,12 @@ from transenc import cores
 from transenc.errors import MachineError
 from transenc.pairs import Index
 from transenc.samplers import Encode, check_k, import_package, require
+from transenc.words import word_pattern
 
 log = logging.getLogger(__name__)
 
 K1 = 1.5  # how much a repeated word still adds; both packages' default
 B = 0.75  # how much long sentences are held back; likewise
-WORD = re.compile(r"\w+")
 BACKENDS = ("auto", "numpy", "numba")
 NUMBA_FROM = 6_000  # sentences; with fewer numpy is done in the seconds that compiling takes, once
 # Sentences from which its absence is told: numpy takes 15 s, and twice the text four times that.
@@ -117,7 +116,10 @@ class Bm25:
 def word_ids(sentences: Sequence[str]) -> tuple[list[list[int]], dict[str, int]]:
     """Split lower-cased sentences into words, numbered in order of first use; stop words stay."""
     vocabulary: dict[str, int] = {}
-    words = [[vocabulary.setdefault(w, len(vocabulary)) for w in WORD.findall(s.lower())] for s in sentences]
+    words = [
+        [vocabulary.setdefault(w, len(vocabulary)) for w in word_pattern(s).findall(s)]
+        for s in map(str.lower, sentences)
+    ]
     return words, vocabulary
 
 
