@@ -101,6 +101,12 @@ def test_noise_changes_letters_inside_longer_words_only() -> None:
         assert after != sentence.split()
 
 
+def test_noise_leaves_numbers_alone() -> None:
+    for seed in range(10):
+        after = run(Noise(1.0), ["In 2021 it cost 15000 dollars, says no2017"], seed)[0]
+        assert after.split()[:5:2] == ["In", "it", "15000"] and "2021" in after and after.endswith(" no2017")
+
+
 def test_synonyms_come_from_the_table_with_the_capitals_of_the_word(table: Path) -> None:
     sentence = "Big dogs and a big DOG."
     found = {run(Synonyms(str(table), 1.0), [sentence], seed)[0] for seed in range(20)}

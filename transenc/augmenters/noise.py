@@ -30,7 +30,12 @@ class Noise(OneByOne):
     )
 
     def _one(self, sentence: str, rng: np.random.Generator) -> str:
-        spans = [(a, b) for a, b in word_spans(sentence) if b - a >= SHORTEST]
+        # Numbers stay, since another number is another meaning.
+        spans = [
+            (a, b)
+            for a, b in word_spans(sentence)
+            if b - a >= SHORTEST and not any(c.isdigit() for c in sentence[a:b])
+        ]
         if not spans:
             return sentence
         chosen = [spans[i] for i in choose(len(spans), self.share, rng)]
