@@ -107,6 +107,15 @@ def test_noise_leaves_numbers_alone() -> None:
         assert after.split()[:5:2] == ["In", "it", "15000"] and "2021" in after and after.endswith(" no2017")
 
 
+def test_words_are_whole_where_marks_stand_over_letters_and_no_spaces_between() -> None:
+    hindi, chinese = "हिन्दी में लिखा हुआ वाक्य", "今天天气很好"
+    for seed in range(10):
+        for sentence, kept in ((hindi, hindi.split()), (chinese, list(chinese))):
+            after = run(Delete(0.3), [sentence], seed)[0]
+            left = after.split() if " " in sentence else list(after)
+            assert 0 < len(left) < len(kept) and all(word in kept for word in left)
+
+
 def test_synonyms_come_from_the_table_with_the_capitals_of_the_word(table: Path) -> None:
     sentence = "Big dogs and a big DOG."
     found = {run(Synonyms(str(table), 1.0), [sentence], seed)[0] for seed in range(20)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -10,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from transenc.seeds import derive
+from transenc.words import word_pattern
 
-WORD = re.compile(r"\w+(?:['’]\w+)*")
 Span = tuple[int, int]
 
 
@@ -52,7 +51,7 @@ def generators(seed: int, name: str, start: int, n: int) -> list[np.random.Gener
 
 def word_spans(sentence: str) -> list[Span]:
     """Return where the words of a sentence begin and end; what stands between them is kept by all augmenters."""
-    return [found.span() for found in WORD.finditer(sentence)]
+    return [found.span() for found in word_pattern(sentence, joined=True).finditer(sentence)]
 
 
 def check_share(share: float) -> None:
