@@ -115,3 +115,12 @@ def test_the_whole_of_a_mix_is_its_members_one_after_the_other():
     a, b = (Bm25(k=k).sample(sentences, np.random.default_rng(0)) for k in (1, 2))
     np.testing.assert_array_equal(left, np.concatenate([a[0], b[0]]))
     np.testing.assert_array_equal(right, np.concatenate([a[1], b[1]]))
+
+
+@pytest.mark.parametrize(
+    ("sentences", "who"), [(["a b", "a c", "a d", "a e"], "Random"), (["a", "b", "c", "d"], "Bm25")]
+)
+def test_an_empty_mix_names_the_member_that_found_no_pair(sentences, who, caplog):
+    assert not len(mine(build("bm25:0.5,random:0.5"), sentences, seed=0))
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.partition(" among")[0] for text in told] == [f"{who} found no new pair"]

@@ -67,7 +67,7 @@ def mine(
     if max_pairs is not None and len(pairs) > max_pairs:
         kept = np.sort(rng.choice(len(pairs), max_pairs, replace=False))
     pairs = pairs.take(kept)  # narrows the sentences to those that occur
-    if not len(pairs):
+    if not len(pairs) and not isinstance(sampler, Mix):  # which says itself who found none
         log.warning("%s found no new pair among %d different sentences.", name, len(distinct))
     return pairs
 
@@ -133,6 +133,12 @@ def _mixed(
         new = ~np.isin(part.keys(), taken)
         parts.append(Pairs(distinct, part.left[new], part.right[new]))
         taken = np.concatenate([taken, parts[-1].keys()])
+        if not len(parts[-1]):
+            log.warning(
+                "%s found no new pair among %d different sentences, so the mix is empty.",
+                type(member).__name__,
+                len(distinct),
+            )
     lefts, rights = [], []
     for part, count in zip(parts, mix.counts([len(part) for part in parts]), strict=True):
         chosen = np.sort(rng.choice(len(part), count, replace=False))
