@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -182,6 +183,38 @@ def test_weights_and_tokenizers_that_do_not_fit_are_named(how: str, copy: Path) 
         (copy / "tokenizer.json").unlink()
     with pytest.raises(DataError, match=str(copy)):
         BiFamily().create(resolve(str(copy)).path, compute=Compute(), max_length=16)
+
+
+@pytest.mark.parametrize(
+    ("arch", "left"),
+    [
+        ("bert", ()),
+        ("mpnet", ()),
+        ("deberta-v2", ()),
+        ("bert", ("tokenizer_config.json",)),
+        ("roberta", ("merges.txt",)),
+    ],
+)
+def test_a_model_without_a_vocabulary_does_not_read_every_word_as_unknown(
+    arch: str, left: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tiny_plm(tmp_path / "m", arch)
+    (path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    (path / "merges.txt").write_text("#version: 0.2\n")
+    for file in {"tokenizer.json", "tokenizer_config.json", "merges.txt"} - set(left):
+        (path / file).unlink()
+    with pytest.raises(DataError, match=re.escape(str(path))):
+        BiFamily().create(path, compute=Compute("cpu", "fp32"), max_length=16)
+
+
+def test_a_vocabulary_alone_is_enough(copy: Path) -> None:
+    words = json.loads((copy / "tokenizer.json").read_text())["model"]["vocab"]
+    wanted = BiFamily().create(copy, compute=Compute("cpu", "fp32"), max_length=16).encode(["a dog runs"])
+    (copy / "vocab.txt").write_text("\n".join(sorted(words, key=words.__getitem__)))
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (copy / file).unlink()
+    found = BiFamily().create(copy, compute=Compute("cpu", "fp32"), max_length=16).encode(["a dog runs"])
+    np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize(

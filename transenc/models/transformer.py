@@ -221,6 +221,15 @@ def load_tokenizer(path: Path) -> Any:
         raise ConfigError(
             f"{path} has no fast tokenizer (tokenizer.json); convert it with a current transformers."
         )
+    # transformers makes a tokenizer of special tokens alone where the files of one are missing.
+    files = dict(tokenizer.vocab_files_names)
+    whole = files.pop("tokenizer_file", "tokenizer.json")
+    lacking = [name for name in files.values() if not (path / name).is_file()]
+    if lacking and not (path / whole).is_file():
+        raise DataError(
+            f"{path} has no words for its tokenizer ({whole}, or {' and '.join(files.values())}): "
+            "copy the tokenizer's files of its pretrained model there."
+        )
     if said(path, SENTENCES, "do_lower_case"):
         # sentence-transformers lowers texts before it tokenizes them; here the tokenizer does, also when it is saved.
         backend = tokenizer.backend_tokenizer
