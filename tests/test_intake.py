@@ -322,6 +322,14 @@ def test_a_sentence_encoder_says_that_it_is_tuned_and_how_it_pools(plm: Path, tm
     assert (found.tuned, found.pooling) == (True, "mean")
 
 
+def test_a_cross_encoder_of_sentence_transformers_is_no_sentence_encoder(plm: Path, tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    CrossEncoder(str(plm), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "saved"))
+    assert (tmp_path / "saved" / "modules.json").is_file()
+    assert not resolve(str(tmp_path / "saved")).tuned  # so it is primed before it encodes
+
+
 def test_a_part_that_would_be_left_out_is_refused(plm: Path, tmp_path: Path) -> None:
     path = tmp_path / "saved"
     BiFamily().create(plm, compute=Compute(), max_length=16, pooling="mean").save(path)

@@ -194,7 +194,9 @@ def describe(name: str, path: Path) -> Plm:
         if kind == "Pooling":
             config = _json(path / _inside(path, module.get("path", "")) / "config.json", dict)
             pooling = _pooling_mode(config, path)
-    return Plm(name, path, tuned=True, pooling=pooling)
+    # Cross-encoders have a modules.json as well since sentence-transformers 5.4.
+    tuned = said(path, prompts.name, "model_type") != "CrossEncoder"
+    return Plm(name, path, tuned=tuned, pooling=pooling)
 
 
 def _pooling_mode(config: dict[str, Any], path: Path) -> str:
