@@ -322,6 +322,16 @@ def test_a_sentence_encoder_says_that_it_is_tuned_and_how_it_pools(plm: Path, tm
     assert (found.tuned, found.pooling) == (True, "mean")
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_adapter_is_neither_left_out_nor_followed_to_another_model(alone: bool, copy: Path) -> None:
+    (copy / "adapter_config.json").write_text('{"base_model_name_or_path": "../other", "peft_type": "LORA"}')
+    (copy / "model.safetensors").rename(copy / "adapter_model.safetensors")
+    if alone:
+        (copy / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds an adapter .*merge_and_unload"):
+        resolve(str(copy))
+
+
 def test_a_cross_encoder_of_sentence_transformers_is_no_sentence_encoder(plm: Path, tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
 

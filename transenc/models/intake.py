@@ -252,6 +252,12 @@ def _json(path: Path, kind: type) -> Any:
 
 def check(path: Path) -> None:
     """Refuse a model directory that could run code, is incomplete, or is of an unknown architecture."""
+    if (path / "adapter_config.json").is_file():
+        # Without peft transformers leaves it out; with it, it loads the model that the adapter names, unchecked.
+        raise ConfigError(
+            f"{path} holds an adapter (adapter_config.json), which transenc does not apply. Merge it into its model "
+            "first (merge_and_unload of peft, then save_pretrained)."
+        )
     if not (path / "config.json").is_file():
         inside = sorted(
             str(found.parent)
