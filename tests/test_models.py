@@ -145,6 +145,16 @@ def test_packed_linear_layers_score_as_the_plain_ones_do(
     np.testing.assert_allclose(model.score(pairs), scores, atol=atol)
 
 
+def test_scoring_in_bf16_rounds_no_angles_of_positions(tmp_path: Path) -> None:
+    model = BiFamily().create(tiny_plm(tmp_path, "modernbert"), compute=Compute("cpu", "bf16"), max_length=32)
+    module = model.transformer._scoring_module()
+    assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
+    angles = {name: buffer for name, buffer in model.module.named_buffers() if buffer.is_floating_point()}
+    assert angles
+    torch.testing.assert_close({name: dict(module.named_buffers())[name] for name in angles}, angles)
+    assert all(p.dtype == torch.float32 for p in model.module.parameters())
+
+
 def test_weights_that_change_are_packed_anew(family: Any, plm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_f": False})
     pairs, model = make_pairs(30), family.create(plm, compute=CPU, max_length=32)

@@ -44,7 +44,11 @@ def scoring_copy(module: nn.Module, compute: Compute) -> nn.Module:
     """
     packed = packs(compute)
     if compute.precision == "bf16":  # one cast of the weights instead of one a batch, as autocast would do
-        made = copy.deepcopy(module).to(torch.bfloat16)
+        made = copy.deepcopy(module)
+        for (
+            parameter
+        ) in made.parameters():  # not buffers: angles of positions would be rounded, as autocast never does
+            parameter.data = parameter.data.to(torch.bfloat16)
     elif packed:
         made = copy.deepcopy(module, {id(each): each for each in (*module.parameters(), *module.buffers())})
     else:
