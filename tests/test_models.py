@@ -275,6 +275,25 @@ def test_special_tokens_in_a_text_have_the_positions_that_the_architecture_gives
     np.testing.assert_allclose(model.encode(sentences), found, atol=1e-6)
 
 
+def test_a_model_of_one_token_type_is_given_none(family: Any, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tiny_plm(tmp_path / "plm", "roberta")
+    config = tmp_path / "plm" / "tokenizer_config.json"
+    raw = json.loads(config.read_text())
+    del raw["model_input_names"]
+    config.write_text(json.dumps(raw | {"tokenizer_class": "BertTokenizer"}))  # as klue/roberta-base has it
+    model = family.create(tmp_path / "plm", compute=CPU, max_length=32)
+    assert "token_type_ids" in AutoTokenizer.from_pretrained(tmp_path / "plm").model_input_names
+    pairs = make_pairs(6)
+    assert np.isfinite(model.score(pairs)).all()
+    model.save(tmp_path / "saved")  # for tools that ask the tokenizer
+    assert "token_type_ids" not in AutoTokenizer.from_pretrained(tmp_path / "saved").model_input_names
+    np.testing.assert_allclose(
+        family.load(tmp_path / "saved", compute=CPU).score(pairs), model.score(pairs), atol=1e-6
+    )
+
+
 def test_sequences_of_one_row_are_refused_where_attention_would_mix_them(plm: Path) -> None:
     model = BiFamily().create(plm, compute=CPU, max_length=32)
     module: Any = model.module

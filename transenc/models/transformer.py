@@ -209,7 +209,7 @@ def evaluating(module: nn.Module, *, noisy: bool = False) -> Iterator[None]:
 
 
 def load_tokenizer(path: Path) -> Any:
-    """Load a fast tokenizer from a checked local directory."""
+    """Load a fast tokenizer from a checked local directory, with the names of what its model reads."""
     from tokenizers import normalizers
     from transformers import AutoTokenizer  # seconds to import
 
@@ -230,6 +230,11 @@ def load_tokenizer(path: Path) -> Any:
             f"{path} has no words for its tokenizer ({whole}, or {' and '.join(files.values())}): "
             "copy the tokenizer's files of its pretrained model there."
         )
+    types = said(path, "config.json", "type_vocab_size")
+    if types == 1 and "token_type_ids" in tokenizer.model_input_names:
+        # Of a pair it would give type 1, for which such a model has no embedding: RoBERTa with a BERT's tokenizer.
+        names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
     if said(path, SENTENCES, "do_lower_case"):
         # sentence-transformers lowers texts before it tokenizes them; here the tokenizer does, also when it is saved.
         backend = tokenizer.backend_tokenizer
