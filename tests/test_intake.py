@@ -26,6 +26,8 @@ from transenc.models.device import Compute
 from transenc.models.intake import describe, is_tuned, own_settings, resolve, unheeded
 from transenc.models.transformer import own_length, position_limit
 from transenc.models.unpadded import position_offset
+from transenc.pairs import Pairs
+from transenc.stages.readable import check_readable
 
 
 @pytest.fixture
@@ -511,6 +513,17 @@ def test_positions_of_the_roberta_line_begin_after_its_padding(padding: int, off
     assert position_offset(SimpleNamespace(model_type="mpnet", pad_token_id=padding)) == 2
     assert position_offset(SimpleNamespace(model_type="bert", pad_token_id=padding)) == 0
     assert position_offset(SimpleNamespace(model_type="roberta")) == 2
+
+
+def test_padding_of_a_saved_tokenizer_hides_no_unknown_text(copy: Path) -> None:
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    padding = {"strategy": {"Fixed": 128}, "direction": "Right", "pad_to_multiple_of": None}  # as minilm's
+    tokenizer["padding"] = padding | {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    context: Any = SimpleNamespace(plms={"s": resolve(str(copy))})
+    with pytest.raises(ConfigError, match="does not know 100% of the tokens"):
+        check_readable(context, Pairs.from_rows(["今天天气很好"], ["สวัสดีชาวโลก"]))
+    check_readable(context, Pairs.from_rows(["a dog"], ["a cat"]))
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "3"])

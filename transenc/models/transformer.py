@@ -230,6 +230,7 @@ def load_tokenizer(path: Path) -> Any:
             f"{path} has no words for its tokenizer ({whole}, or {' and '.join(files.values())}): "
             "copy the tokenizer's files of its pretrained model there."
         )
+    tokenizer.backend_tokenizer.no_padding()  # what was on as it was saved; here sequences are padded by `collate`
     types = said(path, "config.json", "type_vocab_size")
     if types == 1 and "token_type_ids" in tokenizer.model_input_names:
         # Of a pair it would give type 1, for which such a model has no embedding: RoBERTa with a BERT's tokenizer.
