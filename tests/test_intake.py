@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import ARCHITECTURES, tiny_plm
@@ -401,6 +402,33 @@ def test_a_pooler_and_a_new_head_may_be_missing_and_a_saved_head_may_not(arch: s
     without_weights(tmp_path / "saved", lambda name: "classifier" not in name)
     with pytest.raises(DataError, match=r"its weights lack \S*classifier"):
         CrossFamily().load(tmp_path / "saved", compute=cpu)
+
+
+@pytest.mark.parametrize("arch", ["bert", "roberta", "deberta-v2", "modernbert", "distilbert"])
+def test_a_classifier_of_three_labels_is_a_start(arch: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    start, cpu = tiny_plm(tmp_path / "nli", arch), Compute("cpu", "fp32")
+    AutoModelForSequenceClassification.from_pretrained(start, num_labels=3).save_pretrained(start)
+    body = BiFamily().create(start, compute=cpu, max_length=16).module.state_dict()
+    torch.manual_seed(0)
+    model = CrossFamily().create(resolve(str(start)).path, compute=cpu, max_length=16)
+    prefix = model.module.base_model_prefix
+    for name, tensor in model.module.state_dict().items():
+        if name.startswith(prefix) and "pooler" not in name:
+            assert torch.equal(tensor, body[name.removeprefix(f"{prefix}.")])
+    torch.manual_seed(0)
+    pairs = Pairs.from_rows(["a dog"], ["a cat"])
+    again = CrossFamily().create(start, compute=cpu, max_length=16)
+    np.testing.assert_allclose(model.score(pairs), again.score(pairs), atol=1e-6)
+    with pytest.raises(DataError, match="classifies into 3 labels"):
+        CrossFamily().load(start, compute=cpu)
+
+
+def test_a_weight_of_another_shape_is_named_with_both(copy: Path) -> None:
+    edit(copy / "config.json", max_position_embeddings=100)
+    with pytest.raises(DataError, match=r"position_embeddings.weight is \(64, 32\), .* makes it \(100, 32\)"):
+        BiFamily().create(resolve(str(copy)).path, compute=Compute("cpu", "fp32"), max_length=16)
 
 
 def test_texts_are_lowered_where_a_directory_says_so(plm: Path, tmp_path: Path) -> None:

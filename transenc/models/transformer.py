@@ -247,8 +247,9 @@ def load_tokenizer(path: Path) -> Any:
 def load_module(path: Path, auto: str, *, new_head: bool = False, **options: Any) -> nn.Module:
     """Load fp32 weights through the transformers Auto class `auto` from a checked local directory.
 
-    new_head: what stands on the body may be missing, and is then drawn from torch's generator. Raises DataError for
-    weights that are missing otherwise; transformers would draw those as well.
+    new_head: what stands on the body may be missing or of another shape, as the three labels of an NLI model, and is
+    then drawn from torch's generator. Raises DataError for weights that are so otherwise; transformers would draw
+    those as well.
     """
     import transformers
 
@@ -261,11 +262,19 @@ def load_module(path: Path, auto: str, *, new_head: bool = False, **options: Any
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they count as missing below, and are named
                 **options,
             )
     except Exception as error:
         raise DataError(f"{path}: its model cannot be loaded: {_first_line(error)}") from error
-    missing = sorted(set(found["missing_keys"]) - set(_may_be_missing(module, new_head=new_head)))
+    spare = set(_may_be_missing(module, new_head=new_head))
+    for name, there, wanted in sorted(found["mismatched_keys"]):
+        if name not in spare:
+            raise DataError(
+                f"{path}: its weight {name} is {tuple(there)}, and its config.json makes it {tuple(wanted)}: "
+                "one of the two files is another model's."
+            )
+    missing = sorted(set(found["missing_keys"]) - spare)
     if missing:
         others = sorted(found["unexpected_keys"])
         there = f" (it has {others[0]} and {len(others) - 1} more that are not used)" if others else ""
