@@ -420,6 +420,34 @@ def test_collate_pads_with_the_mask_saying_so(plm: Path) -> None:
     assert all(a.dtype == np.int64 for a in batch.values())
 
 
+@pytest.mark.parametrize("pair", [False, True])
+def test_blocks_of_texts_are_bounded_by_their_characters(pair: bool, plm: Path) -> None:
+    from transenc.models.transformer import load_tokenizer
+
+    class Watched:
+        def __init__(self, backend: Any) -> None:
+            self.backend, self.blocks = backend, []
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.backend, name)
+
+        def encode_batch_fast(self, texts: list[Any]) -> Any:
+            self.blocks.append([len("".join(text)) for text in texts])
+            return self.backend.encode_batch_fast(texts)
+
+    backend: Any = Watched(load_tokenizer(plm).backend_tokenizer)
+    words = ["dog " * n for n in (1, 2, 500, 1, 0, 3, 40, 40, 1)]
+    texts: Any = [(w, "a cat") for w in words] if pair else words
+    whole = tokenize(backend, texts, 16)
+    assert len(backend.blocks) == 1
+    backend.blocks.clear()
+    found = tokenize(backend, texts, 16, block=4, characters=200)
+    for name in ("ids", "types", "offsets"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    assert all(len(block) == 1 or (sum(block) <= 200 and len(block) <= 4) for block in backend.blocks)
+    assert len(backend.blocks) < len(texts)
+
+
 def test_pairs_longer_than_the_limit_lose_the_end_of_the_longer_side(plm: Path) -> None:
     from transenc.models.transformer import load_tokenizer
 

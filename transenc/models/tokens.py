@@ -55,18 +55,24 @@ def tokenize(
     max_length: int,
     *,
     block: int = 8192,
+    characters: int = 1 << 20,
 ) -> Tokens:
     """Tokenise sentences, or pairs of them, cut to `max_length` tokens with the special ones (longest side first).
 
-    Work goes in blocks, since the tokenizer's own result objects are many times larger than the ids.
+    Work goes in blocks, since the tokenizer's own result objects are many times larger than the ids, and made of
+    whole texts before these are cut. block, characters: what one holds at most, or a single text.
     """
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     ids, types = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)]
     lengths: list[int] = []
-    for start in range(0, len(texts), block):
+    sizes = np.cumsum([0] + [len(t) if isinstance(t, str) else len(t[0]) + len(t[1]) for t in texts])
+    end = 0
+    while end < len(texts):
+        start, fitting = end, int(np.searchsorted(sizes, sizes[end] + characters, side="right")) - 1
+        end = max(start + 1, min(start + block, fitting))
         # The fast one leaves out where in the text a token stands.
-        found = tokenizer.encode_batch_fast(list(texts[start : start + block]))
+        found = tokenizer.encode_batch_fast(list(texts[start:end]))
         ids.append(np.concatenate([np.asarray(encoding.ids, np.int32) for encoding in found]))
         types.append(np.concatenate([np.asarray(encoding.type_ids, np.int8) for encoding in found]))
         lengths += [len(encoding) for encoding in found]
