@@ -479,6 +479,25 @@ def test_what_a_directory_asks_of_sentence_transformers_alone_is_named(
     assert len(unheeded(path)) == 3
 
 
+def test_another_similarity_and_cut_vectors_are_named(plm: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    BiFamily().create(plm, compute=Compute(), max_length=16, pooling="mean").save(path)
+    assert unheeded(path) == []
+    edit(path / "config_sentence_transformers.json", similarity_fn_name="dot", truncate_dim=8)
+    similarity, cut = unheeded(path)
+    assert "cosines here, not its own similarity, dot" in similarity
+    assert "truncate_dim" in cut
+
+
+def test_the_pooling_of_a_newer_directory_is_named(plm: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    BiFamily().create(plm, compute=Compute(), max_length=16, pooling="mean").save(path)
+    for mode, named in (("lasttoken", "lasttoken"), (["cls", "mean"], r"\['cls', 'mean'\]")):
+        (path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": mode}))
+        with pytest.raises(ConfigError, match=f"pools by {named}; transenc supports cls and mean"):
+            resolve(str(path))
+
+
 def test_files_for_sentence_transformers_that_a_stranger_made_end_in_one_line(copy: Path) -> None:
     (copy / "sentence_bert_config.json").mkdir()  # is no file: there is nothing to read
     os.mkfifo(copy / "config_sentence_transformers.json")  # would be waited for

@@ -94,6 +94,11 @@ def unheeded(path: Path) -> list[str]:
     named = sorted(name for name, text in prompts.items() if text) if isinstance(prompts, dict) else []
     if named:
         lines.append(f"{path}: its prompts ({', '.join(named)}) are neither used nor kept.")
+    similarity = said(path, "config_sentence_transformers.json", "similarity_fn_name")
+    if similarity not in (None, "cosine"):
+        lines.append(f"{path}: its scores are cosines here, not its own similarity, {similarity}.")
+    if said(path, "config_sentence_transformers.json", "truncate_dim"):
+        lines.append(f"{path}: its vectors keep all their dimensions here (truncate_dim).")
     for key in ("tokenizer_args", "processor_kwargs", "config_args"):
         if said(path, SENTENCES, key):
             lines.append(f"{path}: {key} of its {SENTENCES.replace('*', 'bert')} are not applied.")
@@ -201,12 +206,15 @@ def describe(name: str, path: Path) -> Plm:
 
 def _pooling_mode(config: dict[str, Any], path: Path) -> str:
     on = [key for key, value in config.items() if key.startswith("pooling_mode") and value is True]
-    if config.get("pooling_mode") in ("cls", "mean"):
-        return str(config["pooling_mode"])
+    newer = config.get("pooling_mode")  # a name, or a list of them
+    if newer in ("cls", "mean"):
+        return str(newer)
     for key, mode in (("pooling_mode_cls_token", "cls"), ("pooling_mode_mean_tokens", "mean")):
         if on == [key]:
             return mode
-    raise ConfigError(f"{path} pools by {', '.join(on) or 'nothing known'}; transenc supports cls and mean.")
+    raise ConfigError(
+        f"{path} pools by {', '.join(on) or newer or 'nothing known'}; transenc supports cls and mean."
+    )
 
 
 def from_hub(name: str, *, offline: bool) -> Plm:
