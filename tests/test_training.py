@@ -10,6 +10,7 @@ import torch
 from transenc.config import FitSettings
 from transenc.errors import DataError, Interrupted
 from transenc.interrupt import StopFlag
+from transenc.metrics import quality
 from transenc.models.device import Compute
 from transenc.objectives import cosine_matrix_mse, cosine_mse, info_nce, nt_xent, soft_bce
 from transenc.store import Store
@@ -122,6 +123,21 @@ def test_weights_that_the_last_step_spoilt_are_named() -> None:
     )
     with pytest.raises(DataError, match="stage: the loss is (nan|inf) at step 1"):
         fit(module, 20, loss_of, Fit(settings, Compute(), 7, "stage"))
+
+
+def test_weights_that_cannot_be_scored_are_named_with_the_step_that_spoilt_them() -> None:
+    module, loss_of = problem()
+    settings = FitSettings(epochs=1, batch_size=6, learning_rate=1e30, warmup=0.0, evaluate_every=2)
+    gold = np.arange(4.0)
+
+    def evaluate() -> float:
+        with torch.no_grad():
+            column = module(torch.arange(16.0).reshape(4, 4))[:, 0]
+        return quality("spearman", (column * column - column * column).numpy(), gold)
+
+    wanted = r"stage: no development score at step 1: pair 1: the score is nan .* Try a lower learning rate"
+    with pytest.raises(DataError, match=wanted):
+        fit(module, 6, loss_of, Fit(settings, Compute(), 1, "stage", evaluate=evaluate))
 
 
 def test_a_loss_that_is_not_finite_is_named_with_its_step() -> None:

@@ -206,7 +206,13 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         if run.evaluate is not None and (due or ended):
             with average.applied(module):
                 run.changed()
-                metric = run.evaluate()
+                try:
+                    metric = run.evaluate()
+                except (
+                    DataError
+                ) as error:  # NaN, when this step spoilt the weights: its loss was taken before
+                    told = f"{run.stage}: no development score at step {finished}: {error}"
+                    raise DataError(f"{told} Try a lower learning rate.") from error
                 if result.best is None or metric > result.best:
                     result.best, result.best_step = metric, finished
                     best = _copied(module)
