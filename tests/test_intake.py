@@ -533,6 +533,17 @@ def test_tokens_without_an_embedding_are_named(plm: Path, tmp_path: Path) -> Non
         model.encode(["a <extra> man"])
 
 
+def test_a_text_without_a_token_is_named(copy: Path) -> None:
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None}))
+    model = BiFamily().create(copy, compute=Compute("cpu", "fp32"), max_length=16)
+    assert model.encode(["a dog"]).shape == (1, 32)
+    with pytest.raises(
+        DataError, match=r"makes no token of '\\u200b', as its tokenizer.json has no post_processor"
+    ):
+        model.encode(["a dog", "\u200b"])
+
+
 @pytest.mark.parametrize("kind", ["class", "tokens"])
 def test_a_saved_tokenizer_is_read_by_both_versions_of_transformers(
     kind: str, plm: Path, tmp_path: Path

@@ -88,8 +88,14 @@ class Transformer:
         return found
 
     def tokens(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Tokens:
-        """Tokenise sentences or pairs of sentences once; raise DataError for a token that the model lacks."""
+        """Tokenise sentences or pairs of sentences once; raise DataError for none, or one that the model has not."""
         tokens = tokenize(self.tokenizer.backend_tokenizer, texts, self.max_length)
+        if len(tokens) and not tokens.lengths.all():
+            empty = texts[int(tokens.lengths.argmin())]
+            raise DataError(
+                f"The tokenizer makes no token of {empty!r}, as its tokenizer.json has no post_processor that puts "
+                "special ones around a text. Give it one, or leave out such texts."
+            )
         known, last = self.embeddings.num_embeddings, int(tokens.ids.max(initial=0))
         if last >= known:
             raise DataError(
