@@ -7,6 +7,7 @@ import re
 import shutil
 import struct
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,6 +209,19 @@ def test_a_model_without_a_vocabulary_does_not_read_every_word_as_unknown(
         (path / file).unlink()
     with pytest.raises(DataError, match=re.escape(str(path))):
         BiFamily().create(path, compute=Compute("cpu", "fp32"), max_length=16)
+
+
+def test_a_sentencepiece_vocabulary_alone_says_what_reads_it(tmp_path: Path, capfd: Any) -> None:
+    path = tiny_plm(tmp_path / "m", "deberta-v2")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (path / file).unlink()
+    (path / "spm.model").write_bytes(b"\n\x0e\n\x05<unk>")
+    wanted = "spm.model alone.*pip install sentencepiece"
+    if find_spec("sentencepiece") is not None:
+        wanted = "its tokenizer cannot be loaded"
+    with pytest.raises(DataError, match=wanted):
+        BiFamily().create(path, compute=Compute("cpu", "fp32"), max_length=16)
+    assert "TikToken" not in capfd.readouterr().err
 
 
 def test_a_vocabulary_alone_is_enough(copy: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
 from typing import Any, Protocol
@@ -220,8 +221,14 @@ def load_tokenizer(path: Path) -> Any:
     from transformers import AutoTokenizer  # seconds to import
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:
+        pieces = next((file.name for file in sorted(path.glob("*.model"))), None)
+        if pieces and not (path / "tokenizer.json").is_file() and find_spec("sentencepiece") is None:
+            raise DataError(
+                f"{path}: its tokenizer is {pieces} alone, without tokenizer.json. Run: pip install sentencepiece"
+            ) from error
         raise DataError(f"{path}: its tokenizer cannot be loaded: {_first_line(error)}") from error
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ConfigError(
