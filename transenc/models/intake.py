@@ -43,7 +43,7 @@ LIMITS = {
 MODULES = ("Transformer", "Pooling", "Normalize")  # parts of a sentence encoder's directory (modules.json)
 CONFIGS = (  # that transformers or tokenizers read, and that may name code
     "config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json",
-    "preprocessor_config.json", "adapter_config.json",
+    "preprocessor_config.json",
 )  # fmt: skip
 DOWNLOAD = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "1_Pooling/*", "tokenizer*"]
 

@@ -45,9 +45,8 @@ def scoring_copy(module: nn.Module, compute: Compute) -> nn.Module:
     packed = packs(compute)
     if compute.precision == "bf16":  # one cast of the weights instead of one a batch, as autocast would do
         made = copy.deepcopy(module)
-        for (
-            parameter
-        ) in made.parameters():  # not buffers: angles of positions would be rounded, as autocast never does
+        # Not buffers: the angles of positions would be rounded, as autocast never does.
+        for parameter in made.parameters():
             parameter.data = parameter.data.to(torch.bfloat16)
     elif packed:
         made = copy.deepcopy(module, {id(each): each for each in (*module.parameters(), *module.buffers())})
