@@ -95,6 +95,28 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(values: dict[str, Any
 
 
 @pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([{"distill": 3}], r"'distill' is 3, and it is a group .* such as distill.cross \(distill: {cross: "),
+        ([from_assignments(["prime.epochs=2"]), {"prime": None}], "'prime' is None, .* such as prime.epochs"),
+        (
+            [{"distill": {"bi": "x"}}, {"distill": {"bi": {"epochs": 2}}}],
+            "'distill.bi' is 'x', .* distill.bi.epochs",
+        ),
+        ([{"gold": {"teacher": []}}], r"'gold.teacher' is \[\], .* such as gold.teacher.epochs"),
+    ],
+)
+def test_a_value_in_the_place_of_a_group_of_settings_is_refused(
+    layers: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        merge({"plm": ["x"]}, *layers)
+    if len(layers) == 1:
+        with pytest.raises(ConfigError, match=message):
+            build({"plm": ["x"], **layers[0]})
+
+
+@pytest.mark.parametrize(
     "text",
     ["a: &x [1]\nb: *x", "a: !!python/object/apply:os.system ['true']", "a: [", "a: b: c"],
     ids=["alias", "object", "open", "colon"],

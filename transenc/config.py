@@ -330,13 +330,22 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: not valid YAML: {reason}") from error
 
 
-def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge nested settings; later layers win, key by key."""
+def merge(*layers: Mapping[str, Any], group: type[Frozen] = Settings, where: str = "") -> dict[str, Any]:
+    """Merge nested settings; later layers win, key by key. Raise ConfigError for a value in the place of a group."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
-            old = merged.get(key)
-            merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+            inner = group.model_fields[key].annotation if key in group.model_fields else None
+            if not (isinstance(inner, type) and issubclass(inner, Frozen)):
+                merged[key] = value
+                continue
+            if not isinstance(value, Mapping):
+                first = next(iter(inner.model_fields))
+                raise ConfigError(
+                    f"Setting '{where}{key}' is {value!r}, and it is a group of settings: name one of them, such "
+                    f"as {where}{key}.{first} ({key}: {{{first}: ...}} in a file)."
+                )
+            merged[key] = merge(merged.get(key, {}), value, group=inner, where=f"{where}{key}.")
     return merged
 
 

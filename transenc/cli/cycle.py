@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from transenc.cli import options
 from transenc.errors import ConfigError
-
-if TYPE_CHECKING:
-    from transenc.config import Frozen
 
 
 def cycle(
@@ -126,10 +123,7 @@ def cycle(
     if labelled := {key: value for key, value in labelled.items() if value is not None}:
         given["gold"] = labelled
     file = settings_module.load_file(config) if config else {}
-    assigned = [settings_module.from_assignments([item]) for item in options.setting_list(set_)]
-    for layer in (file, *assigned):
-        _check_groups(layer, settings_module.Settings)
-    changed = settings_module.merge(*assigned)
+    changed = settings_module.from_assignments(options.setting_list(set_))
     _check_once(given, changed)
     by_hand = settings_module.merge(given, changed)
     user = settings_module.merge(file, by_hand)
@@ -175,23 +169,6 @@ def cycle(
         with reporter.showing():
             outcome = session.run(on_stage=reporter.stage, report=reporter.progress)
         show_outcome(session, outcome, as_json=json_)
-
-
-def _check_groups(values: Mapping[str, Any], model: type[Frozen], where: str = "") -> None:
-    """Raise ConfigError for a value in the place of a group of settings, which options would replace unseen."""
-    from transenc.config import Frozen
-
-    for name, field in model.model_fields.items():
-        group = field.annotation
-        if name not in values or not (isinstance(group, type) and issubclass(group, Frozen)):
-            continue
-        if not isinstance(values[name], Mapping):
-            first = next(iter(group.model_fields))
-            raise ConfigError(
-                f"Setting '{where}{name}' is {values[name]!r}, and it is a group of settings: name one of them, such "
-                f"as {where}{name}.{first} ({name}: {{{first}: ...}} in a file)."
-            )
-        _check_groups(values[name], group, f"{where}{name}.")
 
 
 def _check_once(given: Mapping[str, Any], changed: Mapping[str, Any], group: str = "") -> None:
