@@ -677,6 +677,23 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             "'seed' is 3 by its option and 7 by --set",
         ),
         (
+            ["prime", "--plm", "PLM", "--corpus", "x.txt", "--out", "o", "--seed", "1", "--set", "seed=7"],
+            2,
+            "'seed' is 1 by its option and 7 by --set",
+        ),
+        (
+            ["prime", "--plm", "PLM", "--corpus", "x.txt", "--out", "o", "--method", "mirror"]
+            + ["--set", "prime.method=simcse"],
+            2,
+            "'prime.method' is 'mirror' by its option and 'simcse' by --set",
+        ),
+        (
+            ["distill", "--pairs", "x.tsv", "--family", "bi", "--start", "PLM", "--out", "o"]
+            + ["--pooling", "cls", "--set", "pooling=mean"],
+            2,
+            "'pooling' is 'cls' by its option and 'mean' by --set",
+        ),
+        (
             ["cycle", "--plm", "PLM", "--task", "demo", "--seed-optimisation", "2"]
             + ["--set", "distill.cross.trials=3"],
             2,

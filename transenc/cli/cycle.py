@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,8 +67,8 @@ def cycle(
         typer.Option("--inductive/--transductive", help="Leave evaluation pairs out of the pool."),
     ] = None,
     skip_bad: options.SkipBad = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    precision: options.PrecisionSetting = None,
+    seed: options.SeedSetting = None,
     seeds: Annotated[
         str | None,
         typer.Option(help="Run 5 seeds (5), or these (1,2,3), each in its own directory, and compare them."),
@@ -124,7 +123,7 @@ def cycle(
         given["gold"] = labelled
     file = settings_module.load_file(config) if config else {}
     changed = settings_module.from_assignments(options.setting_list(set_))
-    _check_once(given, changed)
+    settings_module.check_once(given, changed)
     by_hand = settings_module.merge(given, changed)
     user = settings_module.merge(file, by_hand)
     if not user.get("plm"):
@@ -169,19 +168,3 @@ def cycle(
         with reporter.showing():
             outcome = session.run(on_stage=reporter.stage, report=reporter.progress)
         show_outcome(session, outcome, as_json=json_)
-
-
-def _check_once(given: Mapping[str, Any], changed: Mapping[str, Any], group: str = "") -> None:
-    """Raise ConfigError for a setting that an option and --set give different values."""
-
-    def listed(value: Any) -> Any:
-        return [value] if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
-
-    for key, value in given.items():
-        other = changed.get(key, value)
-        if isinstance(value, Mapping) and isinstance(other, Mapping):
-            _check_once(value, other, f"{group}{key}.")
-        elif listed(value) != listed(other):
-            raise ConfigError(
-                f"Setting '{group}{key}' is {value!r} by its option and {other!r} by --set: give one of them."
-            )

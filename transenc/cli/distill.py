@@ -21,12 +21,12 @@ def distill(
     asymmetric: Annotated[
         bool, typer.Option("--asymmetric", help="(a, b) and (b, a) mean different things.")
     ] = False,
-    pooling: Annotated[str, typer.Option(help="cls, mean, or auto: the start's own, else cls.")] = "auto",
+    pooling: options.PoolingSetting = None,
     set_: options.Set = None,
     skip_bad: options.SkipBad = None,
-    seed: options.Seed = 1,
+    seed: options.SeedSetting = None,
     device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    precision: options.PrecisionSetting = None,
     offline: options.Offline = False,
 ) -> None:
     """Distil the scores of pairs, silver or gold, into a bi-encoder or a cross-encoder."""
@@ -39,8 +39,10 @@ def distill(
 
     registry.find(registry.FAMILIES, family)
     changed = config.from_assignments(options.setting_list(set_))
-    values = {"plm": [start], "pooling": pooling, "seed": seed, "precision": precision}
-    settings = config.build(config.merge(values, changed))
+    flags = {"pooling": pooling, "seed": seed, "precision": precision}
+    given = {key: value for key, value in flags.items() if value is not None}
+    config.check_once(given, changed)
+    settings = config.build(config.merge({"plm": [start]}, given, changed))
     config.check_used(changed, [f"distill.{family}", "pooling", "seed", "precision"], "distill")
     named = "head" in changed.get("distill", {}).get("cross", {})
     skip = SkipBad.parse(skip_bad) if skip_bad else None

@@ -19,6 +19,14 @@ Precision = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+# The same as settings, which --set may name as well: None where the option is not given.
+PrecisionSetting = Annotated[
+    str | None, typer.Option(help="fp32, bf16, or auto (default): bf16 where the hardware is fast at it.")
+]
+SeedSetting = Annotated[int | None, typer.Option(min=0, help="Seed of everything random; default: 1.")]
+PoolingSetting = Annotated[
+    str | None, typer.Option(help="cls, mean, or auto (default): the start's own, else cls.")
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Make no network connection.")]
 Data = Annotated[
     Path | None, typer.Option(help="Directory with the tasks' files; else TRANSENC_DATA, else the hub.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,12 +20,12 @@ def prime(
             help="simcse, esimcse, mirror, mirror-drophead or whitening; else the start's own, else simcse."
         ),
     ] = None,
-    pooling: Annotated[str, typer.Option(help="cls, mean, or auto: the start's own, else cls.")] = "auto",
+    pooling: options.PoolingSetting = None,
     set_: options.Set = None,
     skip_bad: options.SkipBad = None,
-    seed: options.Seed = 1,
+    seed: options.SeedSetting = None,
     device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    precision: options.PrecisionSetting = None,
     offline: options.Offline = False,
 ) -> None:
     """Prime a bi-encoder: two views of each sentence are pulled together, other sentences pushed away."""
@@ -44,16 +44,14 @@ def prime(
             f"There are: {', '.join(config.METHODS)}."
         )
     changed = config.from_assignments(options.setting_list(set_))
+    flags = {"pooling": pooling, "seed": seed, "precision": precision}
+    given: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
+    given |= {"prime": {"method": method}} if method else {}
+    config.check_once(given, changed)
     values = config.merge(
-        {
-            "plm": [plm],
-            "prime": {"method": "simcse"},
-            "pooling": pooling,
-            "seed": seed,
-            "precision": precision,
-        },
+        {"plm": [plm], "prime": {"method": "simcse"}},
         {"prime": own_settings([plm]).get("prime", {})},
-        {"prime": {"method": method}} if method else {},
+        given,
         changed,
     )
     settings = config.build(values)
