@@ -704,6 +704,22 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             2,
             "either --seed (one run) or --seeds",
         ),
+        (
+            ["prime", "--plm", "PLM", "--corpus", "far.txt", "--out", "o", "--set", "prime.corpus=none.txt"],
+            2,
+            "use the setting 'prime.corpus': give --corpus",
+        ),
+        (
+            ["prime", "--plm", "PLM", "--corpus", "far.txt", "--out", "o", "--set", "prime.method=none"],
+            2,
+            "No priming method 'none'",
+        ),
+        (
+            ["distill", "--pairs", "pairs.tsv", "--family", "bi", "--start", "PLM", "--out", "o"]
+            + ["--set", "distill.bi.start=previous"],
+            2,
+            "use the setting 'distill.bi.start': give --start",
+        ),
         (["cycle", "--plm", "PLM", "--config", "none.yaml"], 2, "none.yaml cannot be read: No such file"),
         (["cycle", "--plm", "PLM", "--config", "twice.yaml"], 2, "the key 'cycles' stands there twice"),
         (

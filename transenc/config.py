@@ -363,14 +363,23 @@ def from_assignments(assignments: list[str]) -> dict[str, Any]:
     return nested
 
 
-def check_used(given: Mapping[str, Any], used: Sequence[str], command: str) -> None:
-    """Raise ConfigError for a setting that a command would ignore; used: the settings and groups that it reads."""
+def check_used(
+    given: Mapping[str, Any], used: Sequence[str], command: str, options: Mapping[str, str] | None = None
+) -> None:
+    """Raise ConfigError for a setting that a command would ignore; used: the settings and groups that it reads.
+
+    options: settings within these that the command does not read, and the option that stands in their place.
+    """
 
     def names(values: Mapping[str, Any], group: str) -> Iterator[str]:
         for key, value in values.items():
             yield from names(value, f"{group}{key}.") if isinstance(value, Mapping) else [group + key]
 
     for name in names(given, ""):
+        if options and name in options:
+            raise ConfigError(
+                f"`transenc {command}` does not use the setting '{name}': give {options[name]}."
+            )
         if not any(name == one or name.startswith(f"{one}.") for one in used):
             raise ConfigError(
                 f"`transenc {command}` does not use the setting '{name}'. It uses: {', '.join(used)}."

@@ -43,7 +43,8 @@ def distill(
     given = {key: value for key, value in flags.items() if value is not None}
     config.check_once(given, changed)
     settings = config.build(config.merge({"plm": [start]}, given, changed))
-    config.check_used(changed, [f"distill.{family}", "pooling", "seed", "precision"], "distill")
+    used = [f"distill.{family}", "pooling", "seed", "precision"]
+    config.check_used(changed, used, "distill", {f"distill.{family}.start": "--start"})
     named = "head" in changed.get("distill", {}).get("cross", {})
     skip = SkipBad.parse(skip_bad) if skip_bad else None
     names = options.column_names(columns, scored=True)

@@ -38,12 +38,13 @@ def prime(
     from transenc.readers import SkipBad, read_sentences
     from transenc.registry import did_you_mean
 
-    if method is not None and method not in config.METHODS:
+    changed = config.from_assignments(options.setting_list(set_))
+    chosen = changed.get("prime", {}).get("method", method)
+    if chosen is not None and str(chosen) not in config.METHODS:
         raise ConfigError(
-            f"No priming method '{method}'.{did_you_mean(method, list(config.METHODS))} "
+            f"No priming method '{chosen}'.{did_you_mean(str(chosen), list(config.METHODS))} "
             f"There are: {', '.join(config.METHODS)}."
         )
-    changed = config.from_assignments(options.setting_list(set_))
     flags = {"pooling": pooling, "seed": seed, "precision": precision}
     given: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
     given |= {"prime": {"method": method}} if method else {}
@@ -55,7 +56,9 @@ def prime(
         changed,
     )
     settings = config.build(values)
-    config.check_used(changed, ["prime", "pooling", "seed", "precision"], "prime")
+    config.check_used(
+        changed, ["prime", "pooling", "seed", "precision"], "prime", {"prime.corpus": "--corpus"}
+    )
     sentences = read_sentences(corpus, skip_bad=SkipBad.parse(skip_bad) if skip_bad else None)
     log_to_stderr()
     with stop_on_signals() as stop:
