@@ -720,6 +720,18 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             2,
             "use the setting 'distill.bi.start': give --start",
         ),
+        (
+            ["distill", "--pairs", "pairs.tsv", "--family", "cross", "--start", "PLM", "--out", "o"]
+            + ["--asymmetric", "--set", "distill.cross.both_orders=true"],
+            2,
+            "--asymmetric says that (a, b) and (b, a) differ",
+        ),
+        (
+            ["cycle", "--plm", "PLM", "--pairs", "pairs.tsv", "--set", "symmetric=false"]
+            + ["--set", "distill.cross.both_orders=true", "--dry-run"],
+            2,
+            "By symmetric=false pairs are asymmetric",
+        ),
         (["cycle", "--plm", "PLM", "--config", "none.yaml"], 2, "none.yaml cannot be read: No such file"),
         (["cycle", "--plm", "PLM", "--config", "twice.yaml"], 2, "the key 'cycles' stands there twice"),
         (

@@ -196,23 +196,23 @@ def _development(
 
 
 def _symmetric(settings: Settings, task: tasks.Task | None) -> bool:
-    """Tell whether both orders of a pair mean the same; refuse settings that say so of a task where they do not."""
+    """Tell whether both orders of a pair mean the same; refuse settings that say so where they do not."""
     own = task.symmetric if task else True
-    if task is not None and not own:
-        both = [
-            key
-            for key, wrong in (
-                ("symmetric", settings.symmetric),
-                ("distill.cross.both_orders", settings.distill.cross.both_orders),
-                ("distill.bi.both_orders", settings.distill.bi.both_orders),
-            )
-            if wrong
-        ]
-        if both:
-            raise ConfigError(
-                f"Task '{task.name}' is asymmetric: (a, b) and (b, a) differ, so {both[0]}=true would teach wrong "
-                f"labels. Leave {both[0]} out, or set it to false."
-            )
+    both = [
+        key
+        for key, wrong in (
+            ("symmetric", settings.symmetric),
+            ("distill.cross.both_orders", settings.distill.cross.both_orders),
+            ("distill.bi.both_orders", settings.distill.bi.both_orders),
+        )
+        if wrong
+    ]
+    if both and (not own or settings.symmetric is False):
+        whose = f"Task '{task.name}' is" if task and not own else "By symmetric=false pairs are"
+        raise ConfigError(
+            f"{whose} asymmetric: (a, b) and (b, a) differ, so {both[0]}=true would teach wrong "
+            f"labels. Leave {both[0]} out, or set it to false."
+        )
     return own if settings.symmetric is None else settings.symmetric
 
 

@@ -33,6 +33,7 @@ def distill(
     from transenc import config, registry
     from transenc.cli.console import Reporter, log_to_stderr
     from transenc.cli.console import out as show
+    from transenc.errors import ConfigError
     from transenc.gold import check_judge, check_varied
     from transenc.interrupt import stop_on_signals
     from transenc.readers import SkipBad, read_pairs
@@ -45,6 +46,11 @@ def distill(
     settings = config.build(config.merge({"plm": [start]}, given, changed))
     used = [f"distill.{family}", "pooling", "seed", "precision"]
     config.check_used(changed, used, "distill", {f"distill.{family}.start": "--start"})
+    if asymmetric and getattr(settings.distill, family).both_orders:
+        raise ConfigError(
+            f"--asymmetric says that (a, b) and (b, a) differ, and distill.{family}.both_orders=true teaches them "
+            "one label: leave one of the two out."
+        )
     named = "head" in changed.get("distill", {}).get("cross", {})
     skip = SkipBad.parse(skip_bad) if skip_bad else None
     names = options.column_names(columns, scored=True)
