@@ -732,6 +732,16 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             2,
             "By symmetric=false pairs are asymmetric",
         ),
+        (
+            ["label", "--corpus", "far.txt", "--teacher", "PLM", "--encoder", "PLM", "--out", "o.tsv"],
+            2,
+            "The sampler bm25 compares no embeddings, so --encoder",
+        ),
+        (
+            ["label", "--pairs", "far.txt", "--columns", "q1,q2", "--teacher", "PLM", "--out", "o.tsv"],
+            2,
+            "far.txt: a||b lines have no columns that --columns could name",
+        ),
         (["cycle", "--plm", "PLM", "--config", "none.yaml"], 2, "none.yaml cannot be read: No such file"),
         (["cycle", "--plm", "PLM", "--config", "twice.yaml"], 2, "the key 'cycles' stands there twice"),
         (

@@ -77,6 +77,8 @@ def label(
         raise ConfigError("--gold-range is the scale of --gold: give --gold FILE, or leave it out.")
     if columns is not None and pairs is None and gold is None:
         raise ConfigError("--columns names those of --pairs or --gold: give one of them, or leave it out.")
+    if columns is not None and pairs is not None and pairs.name.lower().removesuffix(".gz").endswith(".txt"):
+        raise ConfigError(f"{pairs}: a||b lines have no columns that --columns could name: leave it out.")
     names = options.column_names(columns, scored=gold is not None)
     if augment:
         scoring = {
@@ -150,6 +152,11 @@ def label(
                     f"The sampler {sampler} compares embeddings, and {searcher} is a {scorer_of(searcher).family}-"
                     "encoder, which makes none: name a bi-encoder with --encoder."
                 )
+        elif encoder is not None:
+            raise ConfigError(
+                f"The sampler {sampler} compares no embeddings, so --encoder {encoder} is of no use: leave it out, "
+                "or name --sampler semantic."
+            )
         found = mine(
             backend,
             read_sentences(list(corpus or []), skip_bad=skip),
