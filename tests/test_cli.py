@@ -742,6 +742,32 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             2,
             "far.txt: a||b lines have no columns that --columns could name",
         ),
+        (
+            ["cycle", "--plm", "PLM", "--task", "demo", "--gold-range", "0", "5", "--dry-run"],
+            2,
+            "--gold-range is the scale of --gold: give --gold FILE",
+        ),
+        (
+            [
+                "cycle",
+                "--plm",
+                "PLM",
+                "--task",
+                "demo",
+                "--device",
+                "cuda",
+                "--devices",
+                "cpu,cpu",
+                "--dry-run",
+            ],
+            2,
+            "either --device (one) or --devices (several)",
+        ),
+        (
+            ["cycle", "--plm", "PLM", "--task", "demo", "--sampler", "bm25:k=3,k=5", "--dry-run"],
+            2,
+            "'bm25:k=3,k=5' gives the option 'k' twice",
+        ),
         (["cycle", "--plm", "PLM", "--config", "none.yaml"], 2, "none.yaml cannot be read: No such file"),
         (["cycle", "--plm", "PLM", "--config", "twice.yaml"], 2, "the key 'cycles' stands there twice"),
         (

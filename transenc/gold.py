@@ -141,6 +141,8 @@ def check_use(settings: Settings) -> None:
     if gold.scenario == "none":
         if gold.source:
             raise ConfigError(f"--gold is used by the recipes {RECIPES}; name one with --recipe.")
+        if gold.score_range is not None:
+            raise ConfigError("--gold-range is the scale of --gold: give --gold FILE, or leave it out.")
         if gold.augment:
             raise ConfigError("--augment rewrites gold pairs: give --recipe augsbert-gold --gold FILE.")
         if settings.cycles == 0:

@@ -89,7 +89,10 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
         key, equals, value = item.partition("=")
         if not equals:
             raise ConfigError(f"'{item}' in '{spec}' is not option=value, as in 'bm25:k=3'.")
-        options[key.strip().replace("-", "_")] = value.strip()
+        key = key.strip().replace("-", "_")
+        if key in options:
+            raise ConfigError(f"'{spec}' gives the option '{key}' twice: give it once.")
+        options[key] = value.strip()
     return name.strip(), options
 
 

@@ -144,6 +144,8 @@ def cycle(
     from transenc.session import Session
 
     log_to_stderr()
+    if devices and device != "auto":
+        raise ConfigError("Give either --device (one) or --devices (several), not both.")
     places = [name.strip() for name in devices.split(",") if name.strip()] if devices else []
     where: dict[str, Any] = {"data": data, "device": device, "devices": places, "offline": offline}
     if seeds is not None:
