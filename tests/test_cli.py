@@ -768,6 +768,16 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             2,
             "'bm25:k=3,k=5' gives the option 'k' twice",
         ),
+        (
+            ["cycle", "--plm", "PLM", "--task", "demo", "--columns", "q1,q2", "--dry-run"],
+            2,
+            "--columns names those of files of pairs, and none is given that has any",
+        ),
+        (
+            ["export", "onnx", "--model", "PLM", "--out", "o", "--columns", "q1,q2,same"],
+            2,
+            "--columns is for one's own file: give --pairs FILE",
+        ),
         (["cycle", "--plm", "PLM", "--config", "none.yaml"], 2, "none.yaml cannot be read: No such file"),
         (["cycle", "--plm", "PLM", "--config", "twice.yaml"], 2, "the key 'cycles' stands there twice"),
         (
@@ -803,6 +813,26 @@ def test_what_cannot_be_meant_is_one_line(
     assert shown.err.splitlines()[-1].startswith("transenc: ")
     assert (tmp_path / "pairs.tsv").read_bytes() == before
     assert not list(tmp_path.glob("o*.tsv"))[1:]
+
+
+def test_every_file_of_pairs_of_a_cycle_may_have_columns_of_other_names(run: Any, plm: Path) -> None:
+    for seed, name in enumerate(("pairs", "dev", "test", "gold", "target")):
+        rows = "".join(
+            f'"{a}","{b}",{i % 3 / 2}\n' for i, (a, b) in enumerate(make_pairs(12, seed=seed).rows())
+        )
+        Path(f"{name}.csv").write_text(f"q1,q2,same\n{rows}")
+    command = ["cycle", "--plm", str(plm), "--evaluate", "test.csv", "--dry-run"]
+    shown = run(*command, "--pairs", "pairs.csv")
+    assert shown.code == 3
+    assert "Found: 'q1', 'q2', 'same'" in shown.err
+    assert "name the columns with --columns" in shown.err
+    shown = run(*command, "--pairs", "pairs.csv", "--dev", "dev.csv", "--columns", "q1,q2,same")
+    assert (shown.code, "12 pairs of pairs.csv" in shown.err) == (0, True)
+    domain = ["--recipe", "augsbert-domain", "--gold", "gold.csv", "--corpus", "target.csv"]
+    shown = run(*command, *domain, "--set", "columns=q1,q2,same")
+    assert (shown.code, "the labels of target.csv are ignored" in shown.err) == (0, True)
+    shown = run(*command, "--pairs", "pairs.csv", "--columns", "q1,q2")
+    assert (shown.code, "both sides and the score" in shown.err) == (2, True)
 
 
 def test_bad_rows_of_every_file_of_a_cycle_are_skipped_as_asked(run: Any, plm: Path, tmp_path: Path) -> None:

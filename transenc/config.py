@@ -282,6 +282,10 @@ class Settings(Frozen):
     skip_bad: str | None = Field(
         None, description="Bad rows of the user's files to skip: 5, or 2%; null: none."
     )
+    columns: str | None = Field(
+        None,
+        description="Other names of the columns of the user's pairs: both sides[,score]; null: the usual.",
+    )
     sampler: str = Field("bm25:k=3", description="How pairs are mined from sentences: name:option=value,...")
     bi_sampler: str | None = Field(
         None, description="How the pairs that bi-encoders learn from are mined; null: those of the sampler."

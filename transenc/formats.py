@@ -40,9 +40,9 @@ def _place(
     if any(place is None and names not in optional for place, names in zip(places, wanted, strict=True)):
         have = ", ".join(map(show, found[:10])) + (", ..." if len(found) > 10 else "")
         needed = ", ".join(" or ".join(names) for names in wanted if names not in optional)
+        way = "rename the columns" if len(wanted) == 1 else "name the columns with --columns"
         raise DataError(
-            f"{path}:1: not the columns needed. Found: {have}. Needed: {needed}. "
-            "Add a header line, or rename the columns."
+            f"{path}:1: not the columns needed. Found: {have}. Needed: {needed}. Add a header line, or {way}."
         )
     twice = [name for name, n in Counter(found).items() if n > 1 and any(name in names for names in wanted)]
     if twice:

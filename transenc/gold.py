@@ -12,7 +12,7 @@ from transenc.config import Settings
 from transenc.errors import ConfigError, DataError
 from transenc.metrics import METRICS
 from transenc.pairs import Pairs
-from transenc.readers import SkipBad, read_pairs
+from transenc.readers import SkipBad, column_names, read_pairs
 from transenc.registry import did_you_mean
 from transenc.samplers.mix import build
 from transenc.seeds import derive
@@ -44,7 +44,10 @@ def read_gold(settings: Settings, *, data: Path | None, offline: bool = False) -
             raise ConfigError(f"--gold {name} has its own score range; leave out --gold-range.")
         pairs = tasks.gold(name, data, offline=offline)
     elif Path(name).exists() or Path(name).suffix:
-        pairs = read_pairs(Path(name), scores="required", score_range=asked.score_range, skip_bad=skip)
+        columns = column_names(settings.columns, scored=True)
+        pairs = read_pairs(
+            Path(name), scores="required", score_range=asked.score_range, skip_bad=skip, columns=columns
+        )
     else:
         known = ", ".join(tasks.GOLD)
         raise ConfigError(

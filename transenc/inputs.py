@@ -21,7 +21,14 @@ from transenc.models.bi import BiEncoder, BiFamily
 from transenc.models.device import Compute
 from transenc.models.intake import Plm, is_tuned, own_settings, resolve
 from transenc.pairs import Pairs
-from transenc.readers import SkipBad, has_scores, is_table_of_pairs, read_pairs, read_sentences
+from transenc.readers import (
+    SkipBad,
+    column_names,
+    has_scores,
+    is_table_of_pairs,
+    read_pairs,
+    read_sentences,
+)
 from transenc.samplers import PairSampler, mine
 from transenc.samplers.mix import build, owners
 from transenc.seeds import derive
@@ -125,8 +132,9 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
     scenario = settings.gold.scenario
     symmetric = _symmetric(settings, task)
     skip = SkipBad.parse(settings.skip_bad) if settings.skip_bad else None
-    dev, metric = _development(settings, task, data, skip, offline=offline)
-    tests, metrics = tasks.evaluation(given_tests, data, offline=offline, skip_bad=skip)
+    names = _columns(settings)
+    dev, metric = _development(settings, task, data, skip, names, offline=offline)
+    tests, metrics = tasks.evaluation(given_tests, data, offline=offline, skip_bad=skip, columns=names)
     for name, test in tests.items():
         check_judge(test, metrics[name], f"test set {name}", "Give another --evaluate.")
     gold = read_gold(settings, data=data, offline=offline) if settings.gold.source else None
@@ -137,10 +145,10 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
         return _from_corpus(settings, sentences, where, plm, compute, gold.pairs if gold else None)
 
     if settings.pairs:
-        given = read_pairs(Path(settings.pairs), scores="ignored", skip_bad=skip)
+        given = read_pairs(Path(settings.pairs), scores="ignored", skip_bad=skip, columns=names)
         inputs = _from_pairs(given, f"{len(given):,} pairs of {settings.pairs}")
     elif settings.corpus:
-        inputs = mined(_sentences(settings, Path(settings.corpus), skip), settings.corpus)
+        inputs = mined(_sentences(settings, Path(settings.corpus), skip, names), settings.corpus)
     elif scenario in ("gold", "few") and gold is not None:
         inputs = mined(list(gold.pairs.sentences), f"the gold pairs of {settings.gold.source}")
     elif task is not None and task.corpus:
@@ -169,12 +177,31 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
     if gold is not None:
         inputs.gold, inputs.said = gold, [*gold.said, *inputs.said]
     if scenario == "domain":
-        inputs.said.append(_target_notice(settings, measured=bool(tests)))
+        inputs.said.append(_target_notice(settings, names, measured=bool(tests)))
     return _sampled(inputs, settings)
 
 
+def _columns(settings: Settings) -> tuple[str, ...]:
+    """Return the other names of the columns of the user's pairs; refuse them where no file has any of these."""
+    gold, target = settings.gold.source, settings.corpus if settings.gold.scenario == "domain" else None
+    scored = [name for name in (settings.dev, *settings.evaluate) if name and name not in tasks.names()]
+    scored += [gold] if gold and gold.partition(":")[0] not in tasks.GOLD else []
+    files = [name for name in (*scored, settings.pairs, target) if name]
+    if settings.columns is not None and all(f.lower().removesuffix(".gz").endswith(".txt") for f in files):
+        raise ConfigError(
+            "--columns names those of files of pairs, and none is given that has any: leave it out."
+        )
+    return column_names(settings.columns, scored=bool(scored))
+
+
 def _development(
-    settings: Settings, task: tasks.Task | None, data: Path | None, skip: SkipBad | None, *, offline: bool
+    settings: Settings,
+    task: tasks.Task | None,
+    data: Path | None,
+    skip: SkipBad | None,
+    columns: Sequence[str],
+    *,
+    offline: bool,
 ) -> tuple[Pairs | None, str]:
     """Read the labelled development pairs and their metric; none, unread, when labels must not select."""
     own = task.metric if task else "spearman"
@@ -189,7 +216,7 @@ def _development(
     name = settings.dev or (task.name if task else None)
     if name is None:
         return None, own
-    dev, metric = tasks.development(name, data, offline=offline, skip_bad=skip)
+    dev, metric = tasks.development(name, data, offline=offline, skip_bad=skip, columns=columns)
     what = f"{tasks.get(name).dev.name} of task {name}" if name in tasks.names() else name
     check_judge(dev, metric, what, "Give another --dev, or choose without labels: --select agreement.")
     return dev, metric
@@ -265,10 +292,10 @@ def _from_corpus(
     return inputs
 
 
-def _sentences(settings: Settings, path: Path, skip: SkipBad | None) -> list[str]:
+def _sentences(settings: Settings, path: Path, skip: SkipBad | None, columns: Sequence[str]) -> list[str]:
     """Read the sentences of a corpus, or for a target both sides of a file of pairs."""
-    if settings.gold.scenario == "domain" and is_table_of_pairs(path):
-        return list(read_pairs(path, scores="ignored", skip_bad=skip).sentences)
+    if settings.gold.scenario == "domain" and is_table_of_pairs(path, columns):
+        return list(read_pairs(path, scores="ignored", skip_bad=skip, columns=columns).sentences)
     return read_sentences([path], skip_bad=skip)
 
 
@@ -281,11 +308,11 @@ def _no_remining(settings: Settings, *, mined: bool) -> str:
     )
 
 
-def _target_notice(settings: Settings, *, measured: bool) -> str:
+def _target_notice(settings: Settings, columns: Sequence[str], *, measured: bool) -> str:
     target = settings.corpus or settings.pairs
     found = (
         f"the labels of {target} are ignored"
-        if target and has_scores(Path(target))
+        if target and has_scores(Path(target), columns)
         else "no target label is read"
     )
     return f"{found}; the last model is kept" + (", and test labels only measure it" if measured else "")

@@ -158,7 +158,7 @@ def read_pairs(
     low, high = score_range or (0.0, 1.0)
     if not (math.isfinite(low) and math.isfinite(high) and low != high):
         raise ConfigError(f"The score range {low:g} to {high:g} is not two different numbers.")
-    names: tuple[Column, ...] = tuple((c,) for c in columns) or (*SIDES, SCORE)
+    names: tuple[Column, ...] = _named(columns) or (*SIDES, SCORE)
     wanted = names[:2] if scores == "ignored" else names
     optional = (names[2],) if scores == "optional" else ()
     tally = _Tally(skip_bad, rejects)
@@ -185,15 +185,30 @@ def read_pairs(
     return Pairs(list(ids), np.array(left, np.int64), np.array(right, np.int64), gold)
 
 
-def has_scores(path: Path) -> bool:
-    """Tell whether a file has a column of scores or labels."""
-    return any(name in SCORE for name in columns_of(path))
+def column_names(given: str | None, *, scored: bool) -> tuple[str, ...]:
+    """Return the names that --columns gives to the two sides and the score, which only `scored` pairs need."""
+    if given is None:
+        return ()
+    names = tuple(name.strip() for name in given.split(","))
+    if not all(names) or len(set(names)) < len(names) or len(names) not in ((3,) if scored else (2, 3)):
+        wanted = "both sides and the score, as q1,q2,is_duplicate" if scored else "both sides, as q1,q2"
+        raise ConfigError(f"--columns names the columns of {wanted}, not '{given}'.")
+    return names
 
 
-def is_table_of_pairs(path: Path) -> bool:
-    """Tell whether a file has a column for each of two sides."""
+def has_scores(path: Path, columns: Sequence[str] = ()) -> bool:
+    """Tell whether a file has a column of scores or labels; columns: as for read_pairs."""
+    return any(name in (columns[2:] or SCORE) for name in columns_of(path))
+
+
+def is_table_of_pairs(path: Path, columns: Sequence[str] = ()) -> bool:
+    """Tell whether a file has a column for each of two sides; columns: as for read_pairs."""
     found = columns_of(path)
-    return all(any(name in names for name in found) for names in SIDES)
+    return all(any(name in names for name in found) for names in (_named(columns) or SIDES)[:2])
+
+
+def _named(columns: Sequence[str]) -> tuple[Column, ...]:
+    return tuple((name,) for name in columns)
 
 
 def _score(value: object, score_range: tuple[float, float] | None) -> float:

@@ -240,11 +240,16 @@ def tests(task: Task, data: Path | None, *, offline: bool = False) -> dict[str, 
 
 
 def evaluation(
-    given: Sequence[str], data: Path | None, *, offline: bool = False, skip_bad: SkipBad | None = None
+    given: Sequence[str],
+    data: Path | None,
+    *,
+    offline: bool = False,
+    skip_bad: SkipBad | None = None,
+    columns: Sequence[str] = (),
 ) -> tuple[dict[str, Pairs], dict[str, str]]:
     """Read the test pairs of tasks and of scored files, and the name of the metric of each set.
 
-    skip_bad: of the scored files; those of tasks are strict.
+    skip_bad, columns: of the scored files; those of tasks are strict.
     """
     sets: dict[str, Pairs] = {}
     metrics: dict[str, str] = {}
@@ -254,7 +259,7 @@ def evaluation(
             found = tests(TASKS[name], data, offline=offline)
             metric: str = TASKS[name].metric
         else:
-            pairs, metric = scored_file(name, skip_bad=skip_bad)
+            pairs, metric = scored_file(name, skip_bad=skip_bad, columns=columns)
             path = Path(name)
             if path.name in sets and files.get(path.name) != path:
                 raise ConfigError(
@@ -268,15 +273,20 @@ def evaluation(
 
 
 def development(
-    given: str, data: Path | None, *, offline: bool = False, skip_bad: SkipBad | None = None
+    given: str,
+    data: Path | None,
+    *,
+    offline: bool = False,
+    skip_bad: SkipBad | None = None,
+    columns: Sequence[str] = (),
 ) -> tuple[Pairs, str]:
     """Read the development pairs of a task, or a scored file, and return them with their metric.
 
-    skip_bad: of the scored file; those of tasks are strict.
+    skip_bad, columns: of the scored file; those of tasks are strict.
     """
     if given in TASKS:
         return dev(TASKS[given], data, offline=offline), TASKS[given].metric
-    return scored_file(given, skip_bad=skip_bad)
+    return scored_file(given, skip_bad=skip_bad, columns=columns)
 
 
 def scored_file(

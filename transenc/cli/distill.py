@@ -36,7 +36,7 @@ def distill(
     from transenc.errors import ConfigError
     from transenc.gold import check_judge, check_varied
     from transenc.interrupt import stop_on_signals
-    from transenc.readers import SkipBad, read_pairs
+    from transenc.readers import SkipBad, column_names, read_pairs
 
     registry.find(registry.FAMILIES, family)
     changed = config.from_assignments(options.setting_list(set_))
@@ -53,7 +53,7 @@ def distill(
         )
     named = "head" in changed.get("distill", {}).get("cross", {})
     skip = SkipBad.parse(skip_bad) if skip_bad else None
-    names = options.column_names(columns, scored=True)
+    names = column_names(columns, scored=True)
     silver = read_pairs(pairs, scores="required", score_range=score_range, skip_bad=skip, columns=names)
     check_varied(silver, f"{pairs}: all {len(silver):,} labels")
     gold = None

@@ -112,11 +112,11 @@ def _sets(
 ) -> tuple[dict[str, Pairs], str]:
     from transenc import tasks
     from transenc.errors import ConfigError
-    from transenc.readers import SkipBad
+    from transenc.readers import SkipBad, column_names
 
     if task not in tasks.names():
         skip = SkipBad.parse(skip_bad) if skip_bad else None
-        names = options.column_names(columns, scored=True)
+        names = column_names(columns, scored=True)
         pairs, metric = tasks.scored_file(task, score_range=score_range, skip_bad=skip, columns=names)
         return {Path(task).name: pairs}, metric
     found = tasks.get(task)

@@ -57,6 +57,7 @@ def onnx(
     ] = None,
     atol: Atol = None,
     max_drop: MaxDrop = 0.005,
+    columns: options.Columns = None,
     skip_bad: options.SkipBad = None,
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Measure latency and throughput; kept as latency.json.")
@@ -75,7 +76,7 @@ def onnx(
     from transenc.models.loading import load_scorer
 
     log_to_stderr()
-    sample, gold = _pairs(pairs, skip_bad)
+    sample, gold = _pairs(pairs, skip_bad, columns)
     jobs = _jobs(model, run, out, "export")
     reports: list[tuple[str, ExportReport]] = []
     with stop_on_signals() as stop, ExitStack() as hold:  # of a run, both engines are kept or none
@@ -127,6 +128,7 @@ def tensorrt(
         typer.Option(min=0, help="Largest difference of a score; default: that of the precision."),
     ] = None,
     max_drop: MaxDrop = 0.005,
+    columns: options.Columns = None,
     skip_bad: options.SkipBad = None,
     device: Annotated[str, typer.Option(help="tensorrt or tensorrt:1: the GPU to build on.")] = "tensorrt",
     json_: options.Json = False,
@@ -146,7 +148,7 @@ def tensorrt(
     if kind != "tensorrt" or (number and not number.isdecimal()):
         raise ConfigError(f"--device is tensorrt or tensorrt:1, not '{device}'.")
     machine = find_machine(number or "0")  # before any work
-    sample, gold = _pairs(pairs, skip_bad)
+    sample, gold = _pairs(pairs, skip_bad, columns)
     done: list[tuple[str, Path, Parity | None]] = []
     with ExitStack() as hold:  # of a run, both engines are kept or none
         for name, target in _jobs(model, run, out, "export-tensorrt"):
@@ -203,22 +205,25 @@ def _jobs(model: str | None, run: Path | None, out: Path | None, folder: str) ->
     return [(str(path), out / path.relative_to(root)) for path in found]
 
 
-def _pairs(file: Path | None, skip_bad: str | None) -> tuple[Pairs, Pairs]:
+def _pairs(file: Path | None, skip_bad: str | None, columns: str | None) -> tuple[Pairs, Pairs]:
     """Return the pairs to compare on, and pairs with people's scores: the demo's if those have none."""
     import numpy as np
 
     from transenc import tasks
     from transenc.errors import ConfigError
-    from transenc.readers import SkipBad, read_pairs
+    from transenc.readers import SkipBad, column_names, read_pairs
 
     skip = SkipBad.parse(skip_bad) if skip_bad else None
-    if skip and file is None:
-        raise ConfigError("--skip-bad is for one's own file: give --pairs FILE.")
+    if (skip or columns is not None) and file is None:
+        raise ConfigError(
+            f"{'--skip-bad' if skip else '--columns'} is for one's own file: give --pairs FILE."
+        )
+    names = column_names(columns, scored=True)
     demo = tasks.dev(tasks.get("demo"), None, offline=True)
     assert demo is not None
     if file is None:
         return demo, demo
-    given = read_pairs(file, scores="optional", skip_bad=skip)
+    given = read_pairs(file, scores="optional", skip_bad=skip, columns=names)
     usable = given.scores is not None and len(np.unique(given.scores)) > 1
     return given, given if usable else demo
 

@@ -65,7 +65,7 @@ def label(
     from transenc.errors import ConfigError, DataError
     from transenc.interrupt import stop_on_signals
     from transenc.models.loading import load_scorer, scorer_digest
-    from transenc.readers import SkipBad, read_pairs, read_sentences
+    from transenc.readers import SkipBad, column_names, read_pairs, read_sentences
     from transenc.scorer import COMBINE, BothOrders, blend, to_labels
     from transenc.seeds import derive
     from transenc.single import output_file, refuse_existing
@@ -79,7 +79,7 @@ def label(
         raise ConfigError("--columns names those of --pairs or --gold: give one of them, or leave it out.")
     if columns is not None and pairs is not None and pairs.name.lower().removesuffix(".gz").endswith(".txt"):
         raise ConfigError(f"{pairs}: a||b lines have no columns that --columns could name: leave it out.")
-    names = options.column_names(columns, scored=gold is not None)
+    names = column_names(columns, scored=gold is not None)
     if augment:
         scoring = {
             "--teacher": teacher, "--sampler": sampler, "--encoder": encoder, "--max-pairs": max_pairs,

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from transenc.errors import ConfigError
-
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one. Engines: tensorrt too.")
 ]
@@ -55,14 +53,3 @@ Columns = Annotated[
 def setting_list(given: list[str] | None) -> list[str]:
     """Return the --set values, none given being an empty list."""
     return list(given or [])
-
-
-def column_names(given: str | None, *, scored: bool) -> tuple[str, ...]:
-    """Return the names that --columns gives to the two sides and the score, which only `scored` pairs need."""
-    if given is None:
-        return ()
-    names = tuple(name.strip() for name in given.split(","))
-    if not all(names) or len(set(names)) < len(names) or len(names) not in ((3,) if scored else (2, 3)):
-        wanted = "both sides and the score, as q1,q2,is_duplicate" if scored else "both sides, as q1,q2"
-        raise ConfigError(f"--columns names the columns of {wanted}, not '{given}'.")
-    return names
