@@ -30,7 +30,8 @@ Data = Annotated[
     Path | None, typer.Option(help="Directory with the tasks' files; else TRANSENC_DATA, else the hub.")
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Any setting, as key=value; repeat.", metavar="KEY=VALUE")
+    list[str] | None,
+    typer.Option("--set", help="A setting, as distill.bi.epochs=2; repeat.", metavar="KEY=VALUE"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 ScoreRange = Annotated[
