@@ -208,9 +208,8 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
                 run.changed()
                 try:
                     metric = run.evaluate()
-                except (
-                    DataError
-                ) as error:  # NaN, when this step spoilt the weights: its loss was taken before
+                except DataError as error:
+                    # NaN, when this step spoilt the weights: its loss was taken before.
                     told = f"{run.stage}: no development score at step {finished}: {error}"
                     raise DataError(f"{told} Try a lower learning rate.") from error
                 if result.best is None or metric > result.best:
