@@ -102,6 +102,10 @@ def test_an_ensemble_is_measured_on_mean_scores(two: Path) -> None:
     assert facts(two, "ensemble/start-bi", "ensemble")["members"] == ["prime/s0", "prime/s1"]
 
 
+def test_the_card_of_a_student_names_its_partner(two: Path, plm: Path) -> None:
+    assert f"begun from `{plm.name}` learnt beside it" in (two / "best/cross/s0/README.md").read_text()
+
+
 def test_the_auc_of_mean_scores_is_not_the_mean_of_aucs() -> None:
     gold = [0, 0, 1, 1]
     columns = [np.array([0.1, 0.8, 0.9, 0.2], np.float32), np.array([0.8, 0.1, 0.2, 0.9], np.float32)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from transenc import __version__
 from transenc.config import Settings
 from transenc.models.intake import Plm
+
+TUNED = "tuned for similarity before, perhaps on labelled pairs: what those taught is in this model"
 
 
 def model_card(
@@ -17,9 +20,13 @@ def model_card(
     metric: str,
     *,
     setting: str,
+    partners: Sequence[Plm] = (),
     segments: bool = False,
 ) -> str:
-    """Return a card with front matter that model hubs read; it repeats only what the run recorded."""
+    """Return a card with front matter that model hubs read; it repeats only what the run recorded.
+
+    partners: the starts of the run's other students, which learnt from the same labels.
+    """
     pipeline = "sentence-similarity" if family == "bi" else "text-ranking"
     hub = plm.revision is not None
     library = "transenc" if segments else "sentence-transformers"
@@ -48,33 +55,47 @@ def model_card(
         )
     source = settings.task or settings.pairs or settings.corpus
     gold = settings.gold.source
+    starts = [plm] if chosen["model"].startswith("prime/") else [plm, *partners]
+    carried = any(start.tuned for start in starts)
     made = "Made without labels by Trans-Encoder distillation (Liu et al., ICLR 2022)"
+    if carried:
+        made = "Made by Trans-Encoder distillation (Liu et al., ICLR 2022), trained on no label,"
     if gold:
         made = f"Made by Augmented SBERT (Thakur et al., NAACL 2021), learnt from `{gold}`"
     body = [
-        f"# {plm.name.rstrip('/').rpartition('/')[2]}, {family}-encoder by transenc {__version__}",
+        f"# {_short(plm)}, {family}-encoder by transenc {__version__}",
         "",
         f"A {kind}. {made}, recipe `{settings.recipe}`, {settings.cycles} cycles"
         f"{f' on `{source}`' if source else ''}, seed {settings.seed}.",
         "",
-        f"Kept: `{chosen['model']}`" + _selection(chosen, metric, labelled=bool(gold)),
+        f"Kept: `{chosen['model']}`" + _selection(chosen, metric, labelled=bool(gold), carried=carried),
         "",
         f"{setting[:1].upper()}{setting[1:]}.",
     ]
-    if plm.note:
-        body += ["", f"Start: {plm.note}."]
+    if starts[1:]:
+        others = ", ".join(f"`{_short(start)}`" for start in starts[1:])
+        body += ["", f"Students begun from {others} learnt beside it, from the same labels."]
+    for start in starts:
+        if note := start.note or (TUNED if start.tuned else ""):
+            body += ["", f"Start `{_short(start)}`: {note}."]
     if chosen["model"].startswith("prime/") and chosen["dev"] is not None:
         body += ["", "No cycle beat the start on development data, so this is the start itself."]
     return "\n".join(front + body) + "\n"
 
 
-def _selection(chosen: dict[str, Any], metric: str, *, labelled: bool) -> str:
+def _short(plm: Plm) -> str:
+    """Return the last part of a start's name: directories of one's own stay private."""
+    return plm.name.rstrip("/").rpartition("/")[2]
+
+
+def _selection(chosen: dict[str, Any], metric: str, *, labelled: bool, carried: bool) -> str:
+    none = "this run learnt from no label" if carried else "no labelled data was used at all"
     if chosen["dev"] is not None:
         return f", development {metric} {100 * chosen['dev']:.2f}. Labelled development pairs selected it" + (
             "." if labelled else "; none trained it."
         )
     if "reason" in chosen:
-        return f": {chosen['reason']} (--select agreement). No labelled data was used at all."
+        return f": {chosen['reason']} (--select agreement). {none[:1].upper()}{none[1:]}."
     if labelled:
         return ", the last one: no labels selected it."
-    return ", the last cycle: no labelled data was used at all."
+    return f", the last cycle: {none}."

@@ -502,6 +502,7 @@ class Runner:
             chosen,
             self.context.metric,
             setting=setting(self.trained_on(), self.context.tests),
+            partners=[other for name, other in self.context.plms.items() if name != stage.student],
             segments=head_of(out) is not None,
         )
         (out / "README.md").write_text(card, encoding="utf-8")
