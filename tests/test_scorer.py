@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from transenc.errors import DataError
 from transenc.pairs import Pairs, Scores
-from transenc.scorer import BothOrders, blend, to_labels, to_ranks
+from transenc.scorer import BothOrders, blend, rank_mean, to_labels, to_ranks
 
 CROSS = np.array([0.9, 0.2, 0.4, 0.95], np.float32)
 BI = np.array([0.5, -0.1, 0.7, 0.6], np.float32)
@@ -36,6 +37,19 @@ def test_labels_are_blended_of_the_teacher_and_the_learner(
 
 def test_a_bi_encoder_that_teaches_has_nothing_to_blend_with() -> None:
     np.testing.assert_array_equal(blend(BI, None, "match", 0.5), BI)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("way", ["mean", "rank", "match", "rank-mean"])
+def test_a_broken_teacher_makes_no_labels_by_any_way(way: str, bad: float) -> None:
+    broken = np.array([0.9, bad, 0.4, 0.95], np.float32)
+    with pytest.raises(DataError, match="score of pair 2 is (nan|inf); the model is broken"):
+        if way == "mean":
+            to_labels(broken)
+        elif way == "rank-mean":
+            to_labels(rank_mean([CROSS, broken]))
+        else:
+            to_labels(blend(broken, BI if way == "match" else None, way, 0.0))
 
 
 def test_clipping_is_counted_and_can_be_left_out_to_compare() -> None:

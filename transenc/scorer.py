@@ -45,13 +45,17 @@ def to_labels(scores: Scores, *, clip: bool = True) -> Labels:
     Unclipped cosines below 0 make binary cross-entropy unbounded below (docs/method.md); clip=False leaves them, to
     compare with the published code.
     """
-    bad = np.flatnonzero(~np.isfinite(scores))
-    if len(bad):
-        raise DataError(f"The teacher's score of pair {bad[0] + 1} is {scores[bad[0]]}; the model is broken.")
+    _check_finite(scores)
     if not clip:
         return Labels(scores.astype(np.float32), NO_CLIP, 0)
     values = np.clip(scores, 0.0, 1.0).astype(np.float32)
     return Labels(values, CLIP, int(np.count_nonzero(values != scores)))
+
+
+def _check_finite(scores: Scores) -> None:
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise DataError(f"The teacher's score of pair {bad[0] + 1} is {scores[bad[0]]}; the model is broken.")
 
 
 def mean(columns: Sequence[Scores]) -> Scores:
@@ -79,9 +83,13 @@ COMBINE = {"mean": mean, "rank-mean": rank_mean}
 
 
 def to_ranks(scores: Scores) -> Scores:
-    """Replace scores by their ranks, scaled to [0, 1]; ties share their average rank."""
+    """Replace scores by their ranks, scaled to [0, 1]; ties share their average rank.
+
+    Raise DataError for NaN or infinity, naming the pair: NaN would be the highest rank.
+    """
     from transenc.metrics import ranks
 
+    _check_finite(scores)
     n = len(scores)
     return ((ranks(scores) - 1) / (n - 1)).astype(np.float32) if n > 1 else scores
 
