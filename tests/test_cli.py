@@ -22,6 +22,7 @@ from transenc.cli.console import table
 from transenc.interrupt import StopFlag
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
+from transenc.pairs import join
 from transenc.readers import read_pairs
 from transenc.writers import write_pairs
 
@@ -209,6 +210,31 @@ def test_label_mines_pairs_from_a_corpus(sampler: str, place: Path, run: Any, tm
     shown = run(*arguments, "--teacher", "runs/tiny-demo/best/bi", "--out", str(tmp_path / "mined.jsonl"))
     assert shown.code == 0, shown.err
     assert len(read_pairs(tmp_path / "mined.jsonl", scores="required")) > 10
+
+
+@pytest.mark.parametrize(("n", "told"), [(0, ""), (3, "3 of the 15 pairs of dev.tsv are among the pairs")])
+def test_distill_counts_development_pairs_that_it_trains_on(
+    n: int, told: str, run: Any, plm: Path, tmp_path: Path
+) -> None:
+    dev, pairs = make_pairs(15, seed=1, scored=True), make_pairs(20, scored=True)
+    write_pairs(dev, tmp_path / "dev.tsv")
+    write_pairs(join([pairs, dev.take(slice(0, n)).flipped()]), tmp_path / "pairs.tsv")
+    options = [
+        "--pairs",
+        "pairs.tsv",
+        "--dev",
+        "dev.tsv",
+        "--family",
+        "bi",
+        "--start",
+        str(plm),
+        "--out",
+        "bi",
+    ]
+    shown = run("distill", *options, "--precision", "fp32", "--set", "distill.bi.epochs=1")
+    assert shown.code == 0, shown.err
+    assert told in shown.err
+    assert bool(told) == ("too favourable" in shown.err)
 
 
 def test_prime_writes_a_bi_encoder(run: Any, plm: Path, tmp_path: Path) -> None:

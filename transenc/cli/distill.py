@@ -31,12 +31,13 @@ def distill(
 ) -> None:
     """Distil the scores of pairs, silver or gold, into a bi-encoder or a cross-encoder."""
     from transenc import config, registry
-    from transenc.cli.console import Reporter, log_to_stderr
+    from transenc.cli.console import Reporter, log_to_stderr, note
     from transenc.cli.console import out as show
     from transenc.errors import ConfigError
     from transenc.gold import check_judge, check_varied
     from transenc.interrupt import stop_on_signals
     from transenc.readers import SkipBad, column_names, read_pairs
+    from transenc.tasks import shared
 
     registry.find(registry.FAMILIES, family)
     changed = config.from_assignments(options.setting_list(set_))
@@ -60,6 +61,11 @@ def distill(
     if dev is not None:
         gold = read_pairs(dev, scores="required", score_range=score_range, skip_bad=skip, columns=names)
         check_judge(gold, "spearman", str(dev), "Give another --dev, or none: the last step is kept then.")
+        if both := shared(silver, gold):
+            note(
+                f"{both:,} of the {len(gold):,} pairs of {dev} are among the pairs that are trained on: where these "
+                "have people's scores too, selection is too favourable"
+            )
     log_to_stderr()
     with stop_on_signals() as stop:
         from transenc.single_stages import distill_to
