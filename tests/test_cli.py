@@ -219,18 +219,7 @@ def test_distill_counts_development_pairs_that_it_trains_on(
     dev, pairs = make_pairs(15, seed=1, scored=True), make_pairs(20, scored=True)
     write_pairs(dev, tmp_path / "dev.tsv")
     write_pairs(join([pairs, dev.take(slice(0, n)).flipped()]), tmp_path / "pairs.tsv")
-    options = [
-        "--pairs",
-        "pairs.tsv",
-        "--dev",
-        "dev.tsv",
-        "--family",
-        "bi",
-        "--start",
-        str(plm),
-        "--out",
-        "bi",
-    ]
+    options = [*"--pairs pairs.tsv --dev dev.tsv --family bi --out bi --start".split(), str(plm)]
     shown = run("distill", *options, "--precision", "fp32", "--set", "distill.bi.epochs=1")
     assert shown.code == 0, shown.err
     assert told in shown.err

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -86,6 +87,29 @@ def test_a_summary_has_the_mean_and_the_sample_deviation() -> None:
     assert one["models"]["best, bi"]["t"]["sd"] is None
 
 
+def test_gains_are_taken_over_the_start_of_the_same_seed_and_student() -> None:
+    def results(**values: tuple[float, float]) -> dict[str, Any]:
+        def row(student: str, family: str, cycle: int, value: float) -> dict[str, Any]:
+            return {
+                "student": student, "family": family, "cycle": cycle, "dev": None, "tests": {"t": value},
+                "average": value, "average_precision": {}, "path": f"{cycle}/{student}",
+            }  # fmt: skip
+
+        return {
+            "plm": list(values), "ensembles": [], "metrics": {"t": "spearman"}, "selection": "", "setting": "",
+            "rows": [r for s, (a, b) in values.items() for r in (row(s, "bi", 0, a), row(s, "cross", 1, b))],
+            "best": [{"student": s, "family": "cross", "model": f"1/{s}"} for s in values],
+        }  # fmt: skip
+
+    # The starts differ more between seeds than what is gained over them.
+    runs = {1: results(a=(0.5, 0.52), b=(0.9, 0.8)), 2: results(a=(0.7, 0.74), b=(0.6, 0.7))}
+    gains = summarise(runs, {1: "x", 2: "y"})["gains"]
+    assert gains["best, cross, a"]["t"] == pytest.approx({"mean": 0.03, "sd": 0.0002**0.5, "n": 2})
+    assert gains["best, cross, b"]["t"]["mean"] == pytest.approx(0)
+    alone = summarise({1: results(a=(0.5, 0.52))}, {1: "x"})["gains"]
+    assert alone["best, cross"]["t"] == {"mean": pytest.approx(0.02), "sd": None, "n": 1}
+
+
 def test_each_seed_is_a_run_of_its_own_and_the_same_command_continues(
     files: Path, run: Any, plm: Path
 ) -> None:
@@ -94,6 +118,7 @@ def test_each_seed_is_a_run_of_its_own_and_the_same_command_continues(
     code, out, err = run(*common, "--seeds", "1,2", "--run", "all")
     assert code == 0, err
     assert "best, bi, mean of 2" in out
+    assert re.search(r"best, cross, over start, mean of 2 +[+-]\d+\.\d\d ±\d", out)
     assert "--seed 2 --run all-again/seed-2" in out
     summary = json.loads((files / "all/summary.json").read_text())
     assert summary["seeds"] == [1, 2]
@@ -164,8 +189,6 @@ BAD = [
 def test_what_cannot_work_is_one_line_with_the_way_on(
     arguments: list[str], code: int, message: str, files: Path, run: Any, plm: Path
 ) -> None:
-    import re
-
     scored(files / "flat.tsv", *[("a", "b", 0.5)] * 3)
     scored(files / "ones.tsv", ("a", "b", 1), ("c", "d", 1))
     (files / "foreign.tsv").write_text("sentence1\tsentence2\n你好\t世界\n再见\t朋友\n")

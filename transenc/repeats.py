@@ -51,19 +51,22 @@ def reproduce(argv: Sequence[str], seed: int, parent: Path) -> str:
 def summarise(results: dict[int, dict[str, Any]], commands: dict[int, str]) -> dict[str, Any]:
     """Return mean and standard deviation (n - 1) over seeds of the starts, the best models and the ensembles.
 
-    results: what results.json of each seed holds. The best models are those that each run kept, whatever their cycle.
+    results: what results.json of each seed holds. The best models are those that each run kept, whatever their cycle;
+    what each has over its student's start is taken seed by seed, as the starts differ between seeds as well.
     """
     models: dict[str, dict[int, dict[str, float]]] = {}
+    gains: dict[str, dict[int, dict[str, float]]] = {}
     for seed, found in results.items():
-        for name, row in _kept(found).items():
-            models.setdefault(name, {})[seed] = _values(row)
-    summary = {}
-    for name, by_seed in models.items():
-        columns = list(dict.fromkeys(column for values in by_seed.values() for column in values))
-        summary[name] = {
-            column: _spread([values[column] for values in by_seed.values() if column in values])
-            for column in columns
-        }
+        kept = {name: _values(row) for name, row in _kept(found).items()}
+        for name, values in kept.items():
+            models.setdefault(name, {})[seed] = values
+            if name.startswith("best, "):
+                _, _, student = name.removeprefix("best, ").partition(", ")
+                start = kept["start, bi" + (f", {student}" if student else "")]
+                gained = {
+                    column: value - start[column] for column, value in values.items() if column in start
+                }
+                gains.setdefault(name, {})[seed] = gained
     first = next(iter(results.values()))
     return {
         "schema": 1,
@@ -71,7 +74,8 @@ def summarise(results: dict[int, dict[str, Any]], commands: dict[int, str]) -> d
         "selection": first["selection"],
         "settings": {str(seed): found["setting"] for seed, found in results.items()},
         "metrics": first["metrics"],
-        "models": summary,
+        "models": {name: _spreads(by_seed) for name, by_seed in models.items()},
+        "gains": {name: _spreads(by_seed) for name, by_seed in gains.items()},
         "per_seed": {name: {str(s): v for s, v in by_seed.items()} for name, by_seed in models.items()},
         "commands": {str(seed): command for seed, command in commands.items()},
     }
@@ -99,6 +103,14 @@ def _values(row: dict[str, Any]) -> dict[str, float]:
     if row["average"] is not None and len(row["tests"]) > 1:
         values["average"] = row["average"]
     return values
+
+
+def _spreads(by_seed: dict[int, dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    columns = list(dict.fromkeys(column for values in by_seed.values() for column in values))
+    return {
+        column: _spread([values[column] for values in by_seed.values() if column in values])
+        for column in columns
+    }
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | None]:

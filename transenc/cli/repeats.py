@@ -60,16 +60,15 @@ def show_summary(root: Path, summary: dict[str, Any], *, as_json: bool) -> None:
         return
     columns = list(dict.fromkeys(c for values in summary["models"].values() for c in values))
     rows = []
+    n = len(summary["seeds"])
     for name, spread in summary["models"].items():
         for seed, values in summary["per_seed"][name].items():
             rows.append([f"{name}, seed {seed}", *(_percent(values.get(c)) for c in columns)])
-        cells = []
-        for column in columns:
-            sd = spread.get(column, {}).get("sd")
-            cells.append(
-                _percent(spread.get(column, {}).get("mean")) + (f" ±{100 * sd:.2f}" if sd is not None else "")
+        rows.append([f"{name}, mean of {n}", *(_spread(spread.get(c, {})) for c in columns)])
+        if gain := summary["gains"].get(name):
+            rows.append(
+                [f"{name}, over start, mean of {n}", *(_spread(gain.get(c, {}), "+") for c in columns)]
             )
-        rows.append([f"{name}, mean of {len(summary['seeds'])}", *cells])
     out("")
     figures(str(root), "x 100; ± is the standard deviation over seeds", columns, rows)
     out(f"  {summary['selection']}")
@@ -81,5 +80,10 @@ def show_summary(root: Path, summary: dict[str, Any], *, as_json: bool) -> None:
         out(f"  {command}")
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}"
+def _spread(found: dict[str, float | None], sign: str = "") -> str:
+    mean, sd = _percent(found.get("mean"), sign), found.get("sd")
+    return mean if sd is None else f"{mean} ±{100 * sd:.2f}"
+
+
+def _percent(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{100 * value:{sign}.2f}"
