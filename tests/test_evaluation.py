@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import re
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.conftest import make_pairs
+from transenc.cli.app import main
 from transenc.evaluation import Result, write_mteb
+from transenc.metrics import spearman
+from transenc.pairs import Pairs, Scores
+from transenc.writers import write_pairs
 
 
 @pytest.mark.parametrize(
@@ -34,3 +43,36 @@ def test_models_of_one_name_in_two_places_have_a_directory_each(
     folders = [write_mteb([result], model, "local", Path("out")) for model in ("m", "../m", "..", ".")]
     assert len(set(folders)) == 4
     assert not list(Path("out").glob(".*"))
+
+
+@dataclass
+class Fixed:
+    scores: Scores
+    family: str = "bi"
+
+    def score(self, pairs: Pairs) -> Scores:
+        return self.scores
+
+
+def test_the_edge_of_fail_under_is_the_value_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, rng = make_pairs(30, scored=True), np.random.default_rng(0)
+    write_pairs(own, tmp_path / "own.tsv")
+    scorer = Fixed(rng.normal(size=30).astype(np.float32) + 3 * np.asarray(own.scores))
+    value = spearman(scorer.score(own), np.asarray(own.scores))
+    monkeypatch.setattr("transenc.models.loading.load_scorer", lambda name, **options: scorer)
+    command = ["transenc", "evaluate", str(tmp_path / "own.tsv"), "--model", "m", "--fail-under"]
+    for bound, code in ((value, 0), (float(np.nextafter(value, 1)), 9), (round(value + 3e-5, 4), 9)):
+        monkeypatch.setattr(sys, "argv", [*command, repr(bound)])
+        try:
+            main()
+            found: object = 0
+        except SystemExit as stop:
+            found = stop.code or 0
+        told = capsys.readouterr().err
+        assert found == code, told
+        if code:
+            shown = re.search(r"spearman (\S+) is below (\S+)", told)
+            assert shown is not None
+            assert float(shown[1]) < float(shown[2]) == bound

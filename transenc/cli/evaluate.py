@@ -96,9 +96,15 @@ def evaluate(
         if low:
             raise BelowThresholdError(
                 "; ".join(
-                    f"{r.model}: {r.task} {r.metric} {r.value:.4f} is below {fail_under:g}" for r in low
+                    f"{r.model}: {r.task} {r.metric} {_below(r.value, fail_under)} is below {fail_under}"
+                    for r in low
                 )
             )
+
+
+def _below(value: float, bound: float) -> str:
+    """Return a value with four decimals, or as many more as it takes to read below the bound that it is below."""
+    return next(text for digits in (*range(4, 18), 99) if float(text := f"{value:.{digits}f}") < bound)
 
 
 def _sets(
