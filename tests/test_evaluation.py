@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import make_pairs
 from transenc.cli.app import main
-from transenc.evaluation import Result, write_mteb
+from transenc.errors import DataError
+from transenc.evaluation import Result, measure, write_mteb
 from transenc.metrics import spearman
 from transenc.pairs import Pairs, Scores
 from transenc.writers import write_pairs
@@ -76,3 +77,21 @@ def test_the_edge_of_fail_under_is_the_value_itself(
             shown = re.search(r"spearman (\S+) is below (\S+)", told)
             assert shown is not None
             assert float(shown[1]) < float(shown[2]) == bound
+
+
+def test_a_model_that_tells_nothing_apart_leaves_the_others_results_within_reach(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = make_pairs(30, scored=True)
+    assert own.scores is not None
+    flat, told = np.full(30, 0.5, np.float32), own.scores
+    found = measure("m", "bi", {"a": own, "b": own}, {"a": flat, "b": told}, "spearman", group="both")
+    assert [(r.task, r.value) for r in found] == [
+        ("a", 0),
+        ("b", pytest.approx(1)),
+        ("both", pytest.approx(0.5)),
+    ]
+    assert (found[0].low, found[0].high) == (0, 0)
+    assert "m scores all 30 pairs of a alike: nothing is told apart" in caplog.text
+    with pytest.raises(DataError, match="m on a: All 30 gold scores are 0.5"):
+        measure("m", "bi", {"a": own.with_scores(flat)}, {"a": told}, "spearman", group="a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from transenc.errors import DataError
-from transenc.metrics import METRICS, bootstrap
+from transenc.metrics import METRICS, bootstrap, quality
 from transenc.pairs import Pairs, Scores
 from transenc.scorer import Scorer, mean
 from transenc.store import write_file
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,22 @@ def measure(
 ) -> list[Result]:
     """Compare scores with gold on every set, and average the values over the sets when there are several.
 
-    group: the name of that average.
+    A correlation of scores that are all equal counts as 0, with a warning. group: the name of that average.
     """
     results = []
     for name, gold in sets.items():
         assert gold.scores is not None
         try:
-            value = float(METRICS[metric](scores[name], gold.scores))
+            value = quality(metric, scores[name], gold.scores)
         except DataError as error:
             raise DataError(f"{model} on {name}: {error}") from error
-        low, high = bootstrap(METRICS[metric], scores[name], gold.scores)
+        low = high = value
+        if METRICS[metric].binary or scores[name].min() < scores[name].max():
+            low, high = bootstrap(METRICS[metric], scores[name], gold.scores)
+        else:
+            logger.warning(
+                "%s scores all %d pairs of %s alike: nothing is told apart.", model, len(gold), name
+            )
         results.append(Result(model, family, name, metric, value, low, high, len(gold)))
     if len(results) > 1:
         average = float(np.mean([r.value for r in results]))
