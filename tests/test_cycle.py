@@ -110,6 +110,16 @@ def test_test_pairs_that_helped_to_select_are_counted() -> None:
     assert told.endswith("; 3 of the 43 test pairs are among them, so they helped to select")
 
 
+def test_development_data_that_select_nothing_are_not_said_to_lack() -> None:
+    gold = {"source": "g.tsv", "scenario": "few"}
+    last = build({"plm": ["x"], "select": "last", "gold": gold})
+    dev = make_pairs(12, scored=True)
+    assert selection(last, dev, {}) == "no labels: the last model is kept (--select last)"
+    assert selection(last, None, {}).startswith("no development data: the last model is kept")
+    free = build({"plm": ["x"], "select": "last"})
+    assert selection(free, dev, {}) == "no labels: the last cycle is kept (--select last)"
+
+
 def test_without_labels_every_model_is_judged_on_held_out_pairs_before_selection() -> None:
     settings = build({"plm": ["a"], "task": "sts", "cycles": 1, "select": "agreement"})
     stages = {s.name: s for s in plan(settings, [Student("a", "a", "none")], tests=True)}

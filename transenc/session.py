@@ -315,10 +315,11 @@ def selection(settings: Settings, dev: Pairs | None, tests: Mapping[str, Pairs])
     """Say what chooses checkpoints and cycles, and whether labels do."""
     if settings.select == "agreement":
         return "no labels: agreement on held-out unlabelled pairs selects checkpoints and cycles"
-    if settings.gold.source and (settings.select == "last" or dev is None):
+    if settings.gold.source and dev is None:
         return "no development data: the last model is kept (--select last)"
     if settings.select == "last":
-        return "no labels: the last cycle is kept (--select last)"
+        last = "model" if settings.gold.source else "cycle"
+        return f"no labels: the last {last} is kept (--select last)"
     if dev is None:
         return "no development data: the last cycle is kept (--select agreement chooses without labels)"
     both, total = sum(shared(dev, test) for test in tests.values()), sum(map(len, tests.values()))
