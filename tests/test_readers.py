@@ -409,6 +409,16 @@ def test_bad_rows_beyond_the_limit_are_refused(text: str) -> None:
         read_sentences([path], skip_bad=SkipBad.parse(text))
 
 
+def test_bad_rows_count_in_each_file_of_sentences() -> None:
+    paths = [save("a.txt", b"one\n\xff\n"), save("b.txt", b"two\n\xff\n")]
+    assert read_sentences(paths, skip_bad=SkipBad(1)) == ["one", "two"]
+    worse = save("c.txt", b"three\n\xff\n\xff\n")
+    with pytest.raises(DataError, match=r"c.txt:2: .* \(2 bad rows of 3; more than --skip-bad 1 allows\)"):
+        read_sentences([save("d.txt", b"four\n" * 9), worse], skip_bad=SkipBad(1))
+    with pytest.raises(DataError, match="c.txt:2"):  # other files make its share no smaller
+        read_sentences([Path("d.txt"), worse], skip_bad=SkipBad.parse("20%"))
+
+
 def test_a_file_of_bad_rows_alone_is_refused_whatever_the_limit() -> None:
     with pytest.raises(DataError, match=r"1 bad row of 1; no row can be used"):
         read_pairs(save("p.txt", b"a"), scores="optional", skip_bad=SkipBad.parse("100%"))

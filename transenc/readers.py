@@ -85,16 +85,15 @@ class _Tally:
         if self.rejects is not None:
             self.rejects.append(found)
 
-    def finish(self, paths: Sequence[Path]) -> None:
-        names = ", ".join(map(str, paths))
+    def finish(self, path: Path) -> None:
         if not self.rows:
-            raise DataError(f"{names}: no rows; the file is empty or holds only blank lines.")
+            raise DataError(f"{path}: no rows; the file is empty or holds only blank lines.")
         if not self.bad:
             return
         count = f"{self.bad} bad {'row' if self.bad == 1 else 'rows'} of {self.rows}"
         if self.skip_bad is not None and self.skip_bad.allows(self.bad, self.rows) and self.bad < self.rows:
             reasons = "; ".join(f"{n} x {kind}" for kind, n in self.kinds.most_common())
-            logger.warning("%s: %s skipped: %s", names, count, reasons)
+            logger.warning("%s: %s skipped: %s", path, count, reasons)
             return
         it = "it" if self.bad == 1 else "them"
         if self.bad == self.rows:
@@ -115,24 +114,24 @@ def read_sentences(
     """Read the sentences of one or more files in order, each distinct one once.
 
     Takes .txt (a sentence a line; blank lines separate and are no rows), .csv and .tsv with a column sentence
-    or text, .jsonl with such a key (all also .gz), and .parquet. Raises DataError for more bad rows than
-    skip_bad allows (none if None) and for files without a usable row. rejects: receives every bad row.
+    or text, .jsonl with such a key (all also .gz), and .parquet. Raises DataError for more bad rows in a file than
+    skip_bad allows (none if None) and for a file without a usable row. rejects: receives every bad row.
     """
-    tally = _Tally(skip_bad, rejects)
     sentences: dict[str, None] = {}
+    used = 0
     for path in paths:
-        before, used = tally.rows, tally.bad
+        tally = _Tally(skip_bad, rejects)
         for number, values in _rows(path, SENTENCE, (), tally):
             try:
                 sentences.setdefault(usable_text("sentence", values[0]))
             except BadRow as error:
                 tally.reject(path, number, error)
-        if tally.rows == before:
+        if not tally.rows:
             raise DataError(f"{path}: no sentences; the file is empty or holds only blank lines.")
-        logger.info("%s: %d sentences", path, tally.rows - before - (tally.bad - used))
-    tally.finish(paths)
-    repeated = tally.rows - tally.bad - len(sentences)
-    logger.info("%d different sentences, %d repeated", len(sentences), repeated)
+        tally.finish(path)
+        used += tally.rows - tally.bad
+        logger.info("%s: %d sentences", path, tally.rows - tally.bad)
+    logger.info("%d different sentences, %d repeated", len(sentences), used - len(sentences))
     return list(sentences)
 
 
@@ -179,7 +178,7 @@ def read_pairs(
         scored = found
         left.append(ids.setdefault(first, len(ids)))
         right.append(ids.setdefault(second, len(ids)))
-    tally.finish([path])
+    tally.finish(path)
     logger.info("%s: %d pairs of %d different sentences", path, len(left), len(ids))
     gold = np.array(values, np.float32) if scored else None
     return Pairs(list(ids), np.array(left, np.int64), np.array(right, np.int64), gold)
