@@ -419,6 +419,16 @@ def test_bad_rows_count_in_each_file_of_sentences() -> None:
         read_sentences([Path("d.txt"), worse], skip_bad=SkipBad.parse("20%"))
 
 
+def test_the_end_of_a_csv_text_with_line_breaks_is_no_row() -> None:
+    torn = b'"first\nsecond",c,1\n'
+    path = save("p.csv", b"text1,text2,label\na,b,1\n" + torn * 2 + b'5" nail,d,0\n')
+    rejects: list[Reject] = []
+    pairs = read_pairs(path, scores="required", skip_bad=SkipBad(4), rejects=rejects)
+    assert rows_of(pairs) == [("a", "b"), ('5" nail', "d")]
+    assert [reject.line for reject in rejects] == [3, 4, 5, 6]
+    assert rejects[1].reason.startswith("a quote of a line above is closed on this line")
+
+
 def test_a_file_of_bad_rows_alone_is_refused_whatever_the_limit() -> None:
     with pytest.raises(DataError, match=r"1 bad row of 1; no row can be used"):
         read_pairs(save("p.txt", b"a"), scores="optional", skip_bad=SkipBad.parse("100%"))

@@ -78,9 +78,20 @@ def _table(split: Callable[[str], list[str]]) -> Callable[[Path, Sequence[Column
         if not header:
             raise DataError(f"{path}:1: no header; the file is empty or starts with a blank line.")
         places = _place(path, found, wanted, optional)
+        torn = False  # a quote was left open above: other readers let its text go on over line breaks
 
         def parse(line: str) -> Sequence[object]:
-            values = split(line)
+            nonlocal torn
+            try:
+                values = split(line)
+            except BadRow:
+                torn = True
+                raise
+            if torn and line.count('"') % 2:
+                torn = False
+                raise BadRow(
+                    "a quote of a line above is closed on this line (text with line breaks: use .jsonl)"
+                )
             if len(values) != len(found):
                 columns = f"{len(values)} column{'s' * (len(values) != 1)}"
                 raise BadRow(f"{columns}, the header has {len(found)}", "wrong number of columns")
