@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -366,3 +367,33 @@ def test_labelling_stopped_between_shards_continues_without_repeating_one(
     np.testing.assert_array_equal(again, whole)
     assert seen == sorted(set(seen))
     np.testing.assert_allclose(whole, model.score(pairs), atol=1e-6)
+
+
+def test_labelling_continues_in_no_more_memory_than_it_began(tmp_path: Path) -> None:
+    n, width = 3_000, 512
+    vectors = np.random.default_rng(0).normal(size=(n, width)).astype(np.float32)
+    texts = [str(i) for i in range(n)]
+    pairs = Pairs.from_rows(texts, texts[::-1])
+    place, stop = {text: i for i, text in enumerate(pairs.sentences)}, StopFlag()
+    encoder: Any = SimpleNamespace(family="bi", encode=lambda batch: vectors[[place[text] for text in batch]])
+
+    def report(progress: Any) -> None:
+        stop.signum = 2 if progress.done > 2_500 else None
+
+    with Store(tmp_path / "run").lock():
+        checkpoints = Store(tmp_path / "run").checkpoints("label", "x")
+        with pytest.raises(Interrupted):
+            score_pairs(encoder, pairs, shard=100, checkpoints=checkpoints, stop=stop, report=report)
+        assert checkpoints.latest() is not None
+        peaks: list[int] = []
+        tracemalloc.start()
+        again = score_pairs(
+            encoder,
+            pairs,
+            shard=100,
+            checkpoints=checkpoints,
+            report=lambda progress: peaks.append(tracemalloc.get_traced_memory()[1]),
+        )
+        tracemalloc.stop()
+    np.testing.assert_array_equal(again, score_pairs(encoder, pairs))
+    assert peaks[0] < 1.5 * vectors.nbytes

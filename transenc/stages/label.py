@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +77,8 @@ def _in_shards(
 
     latest = checkpoints.latest() if checkpoints else None
     if latest is not None:
-        keep(_read_shards(latest))
+        for part in _read_shards(latest, shard):
+            keep(part)
     last_checkpoint = time.monotonic()
     while done < n:
         keep(work(done, min(done + shard, n)))
@@ -102,9 +103,12 @@ def _writer(rows: Rows, done: int) -> Callable[[Path], None]:
     return write
 
 
-def _read_shards(path: Path) -> Rows:
-    from safetensors.numpy import load_file
+def _read_shards(path: Path, shard: int) -> Iterator[Rows]:
+    """Yield the rows of a checkpoint shard by shard: whole, it would be in memory beside the array for all rows."""
+    from safetensors import safe_open
 
     done = int(json.loads((path / "state.json").read_text(encoding="utf-8"))["done"])
-    rows: Rows = load_file(path / "rows.safetensors")["rows"]
-    return rows[:done]
+    with safe_open(path / "rows.safetensors", framework="numpy") as file:
+        rows = file.get_slice("rows")
+        for start in range(0, done, shard):
+            yield rows[start : min(start + shard, done)]
