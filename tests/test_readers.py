@@ -483,6 +483,19 @@ def test_scores_are_written_as_the_shortest_decimals() -> None:
     assert json.loads(Path("p.jsonl").read_text().splitlines()[1])["score"] == 0.33333334
 
 
+def test_jsonl_lines_are_those_of_the_json_module() -> None:
+    texts = ['"\\/\b\f\n\r\t', "\x01\x1f\x7f\x85", "é\u2028\U0001f600<&'"]
+    scores = [1e-30, -0.0, 1 / 3]
+    pairs = Pairs.from_rows(texts, texts[::-1], scores)
+    for each in (pairs, pairs.with_scores(None)):
+        write_pairs(each, Path("p.jsonl"))
+        numbers = [] if each.scores is None else [{"score": float(str(score))} for score in each.scores]
+        rows = [{"sentence1": a, "sentence2": b} for a, b in each.rows()]
+        lines = [row | number for row, number in zip(rows, numbers or [{}] * 3, strict=True)]
+        written = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        assert Path("p.jsonl").read_bytes().decode() == written
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES_OUT)
 @pytest.mark.parametrize(
     ("pairs", "message"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
+from json.encoder import encode_basestring as quoted
 from pathlib import Path
 from typing import BinaryIO
 
@@ -75,10 +75,9 @@ def _write_tsv(pairs: Pairs, file: BinaryIO) -> None:
 def _write_jsonl(pairs: Pairs, file: BinaryIO) -> None:
     numbers = _numbers(pairs)
     for i, (first, second) in enumerate(pairs.rows()):
-        row: dict[str, object] = {"sentence1": first, "sentence2": second}
-        if numbers:
-            row["score"] = numbers[i]
-        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        # What json.dumps(ensure_ascii=False) writes, which makes an encoder for each row: three times as slow.
+        end = f', "score": {numbers[i]!r}}}\n' if numbers else "}\n"
+        file.write(f'{{"sentence1": {quoted(first)}, "sentence2": {quoted(second)}{end}'.encode())
 
 
 def _write_parquet(pairs: Pairs, file: BinaryIO) -> None:
