@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import tracemalloc
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,17 @@ def test_parquet_reads_text_and_number_columns(text: pa.DataType, number: pa.Dat
     assert rows_of(pairs) == [("a", "c"), ("b", "d")]
     assert pairs.scores is not None
     assert pairs.scores.tolist() == [0, 1]
+
+
+def test_parquet_reads_decimal_scores() -> None:
+    scores = pa.array([Decimal("4.90"), Decimal("0.10"), Decimal("5.00")])  # as DuckDB types 4.9
+    sides = {"sentence1": ["a", "b", "c"], "sentence2": ["d", "e", "f"]}
+    pq.write_table(pa.table(sides | {"score": scores}), "p.parquet")
+    found = read_pairs(Path("p.parquet"), scores="required").scores
+    np.testing.assert_array_equal(found, np.array([4.9, 0.1, 5.0], np.float32))
+    pq.write_table(pa.table(sides | {"score": pa.array([None, *scores.to_pylist()[:2]])}), "q.parquet")
+    with pytest.raises(DataError, match="q.parquet:1: the score is missing"):
+        read_pairs(Path("q.parquet"), scores="required")
 
 
 def test_columns_of_other_names_can_be_named() -> None:

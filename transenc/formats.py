@@ -156,20 +156,25 @@ def _parquet(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -
         plain = str(kind.value_type if pa.types.is_dictionary(kind) else kind)
         if names in wanted[:2] and plain not in ("string", "large_string", "string_view"):
             raise DataError(f"{path}: column {show(column)} is {kind}, not string.")
-        if names in wanted[2:] and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        if names in wanted[2:] and not number:
             raise DataError(f"{path}: column {show(column)} is {kind}, not a number.")
 
     def rows() -> Iterator[tuple[int, Any]]:
         number = 0
         try:
             for batch in file.iter_batches(4096, columns=[name for name in named if name is not None]):
-                columns = []
+                columns: list[list[Any]] = []
                 for name in named:
                     values = None if name is None else batch.column(name)
                     if values is None:
                         columns.append([None] * len(batch))
                     elif pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
                         columns.append(values.to_pylist())
+                    elif pa.types.is_decimal(values.type):
+                        columns.append(
+                            [None if value is None else float(value) for value in values.to_pylist()]
+                        )
                     else:  # as bytes: text that is not UTF-8 costs its row, not the file
                         columns.append(values.cast(pa.large_string()).cast(pa.large_binary()).to_pylist())
                 for row in zip(*columns, strict=True):
