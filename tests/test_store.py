@@ -88,11 +88,17 @@ def damage(path: Path, how: str) -> None:
         raw = json.loads((path / MANIFEST).read_text())
         raw["files"]["../../outside"] = raw["files"].pop("data.bin")
         (path / MANIFEST).write_text(json.dumps(raw))
+    elif how == "manifest-key":  # one bit of it
+        (path / MANIFEST).write_bytes((path / MANIFEST).read_bytes().replace(b'"sha256"', b'"rha256"', 1))
+    elif how == "manifest-list":
+        (path / MANIFEST).write_text('{"schema": 1, "fingerprint": "x", "files": [], "info": {}}')
+    elif how == "manifest-deep":
+        (path / MANIFEST).write_text("[" * 100_000)
 
 
 DAMAGES = (
     "flip", "truncate", "empty", "delete", "extra", "directory", "symlink", "swap", "manifest-cut", "manifest-gone",
-    "manifest-escape",
+    "manifest-escape", "manifest-key", "manifest-list", "manifest-deep",
 )  # fmt: skip
 
 
@@ -104,7 +110,8 @@ def test_damage_is_found_and_names_the_way_on(store: Store, how: str) -> None:
             store.finished("a/b", "x")
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_older_one(store: Store) -> None:
+@pytest.mark.parametrize("how", ["truncate", "manifest-key"])
+def test_a_damaged_checkpoint_falls_back_to_the_older_one(store: Store, how: str) -> None:
     with store.lock():
         checkpoints = store.checkpoints("s", "x")
         checkpoints.save(1, lambda p: (p / "data.bin").write_bytes(b"one") and None)
@@ -115,7 +122,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_older_one(store: Store) -> None:
         (commit_copy / "data.bin").write_bytes(b"two")
         commit(commit_copy, newer, identity="x")
         assert checkpoints.latest() == newer
-        damage(newer, "truncate")
+        damage(newer, how)
         assert checkpoints.latest() == older
 
 

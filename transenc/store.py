@@ -135,13 +135,16 @@ def manifest(directory: Path) -> Manifest:
         raw = json.loads(path.read_bytes())
         if raw["schema"] != SCHEMA:
             raise DamagedError(f"{path} has schema {raw['schema']}; this transenc reads {SCHEMA}.")
-        return Manifest(raw["fingerprint"], dict(raw["files"]), dict(raw["info"]))
+        files = {
+            name: {key: entry[key] for key in ("sha256", "size")} for name, entry in raw["files"].items()
+        }
+        return Manifest(raw["fingerprint"], files, dict(raw["info"]))
     except FileNotFoundError:
         raise DamagedError(
             f"{directory} has no {MANIFEST}: it was not written by a finished stage."
         ) from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+        raise DamagedError(f"{path} cannot be read: {type(error).__name__}: {error}.") from error
 
 
 def verify(directory: Path) -> Manifest:
