@@ -103,6 +103,38 @@ def test_evaluate_of_the_run_repeats_the_table_of_the_cycle(place: Path, run: An
     assert row["value"] == pytest.approx(recorded["tests"]["demo"], abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "demo", "--model", "MODEL"],
+        ["label", "--pairs", "pairs.tsv", "--teacher", "MODEL", "--out", "labels.tsv"],
+        ["prime", "--plm", "MODEL", "--corpus", "corpus.txt", "--out", "primed"],
+        ["cycle", "--plm", "MODEL", "--task", "demo", *TINY_CYCLE],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_damaged_model_is_named_wherever_it_is_used(
+    command: list[str], finished: Path, run: Any, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(finished / "runs/tiny-demo/best/bi", tmp_path / "model"))
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-5] ^= 4  # safetensors reads other numbers, and nothing else
+    (model / "model.safetensors").write_bytes(weights)
+    write_pairs(make_pairs(8), tmp_path / "pairs.tsv")
+    (tmp_path / "corpus.txt").write_text("a dog runs\na cat sits\n")
+    shown = run(*[str(model) if word == "MODEL" else word for word in command])
+    assert shown.code == 6, shown.err
+    assert "model.safetensors is missing, or differs from what" in shown.err
+
+
+def test_a_model_without_its_manifest_is_its_own_witness(finished: Path, run: Any, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(finished / "runs/tiny-demo/best/bi", tmp_path / "model"))
+    (model / "tokenizer_config.json").write_text("{}\n")
+    assert run("evaluate", "demo", "--model", "model").code == 6
+    (model / "MANIFEST.json").unlink()
+    assert run("evaluate", "demo", "--model", "model").code == 0
+
+
 def test_several_models_are_shown_with_their_ensemble(place: Path, run: Any) -> None:
     models = ["runs/tiny-demo/best/bi", "runs/tiny-demo/best/cross"]
     shown = run("evaluate", "demo", "--json", "--model", models[0], "--model", models[1])

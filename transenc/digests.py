@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transenc.errors import DamagedError
 from transenc.pairs import Pairs
-from transenc.store import fingerprint, hash_tree
+from transenc.store import MANIFEST, fingerprint, hash_tree, manifest
+
+LOADED = (".safetensors", ".json", ".txt", ".model")
 
 
 def plm_digest(path: Path) -> str:
-    """Return the fingerprint of the files of a PLM that are loaded."""
-    loaded = {
-        name: digest
-        for name, digest in hash_tree(path, skip="onnx").items()
-        if name.endswith((".safetensors", ".json", ".txt", ".model"))
-    }
+    """Return the fingerprint of the files of a PLM that are loaded.
+
+    Raise DamagedError where the manifest, if there is one, has recorded others.
+    """
+    loaded = {n: digest for n, digest in hash_tree(path, skip="onnx").items() if n.endswith(LOADED)}
+    recorded = manifest(path).files if (path / MANIFEST).is_file() else {}
+    for name, entry in recorded.items():
+        if name.endswith(LOADED) and not name.startswith("onnx/") and loaded.get(name) != entry["sha256"]:
+            raise DamagedError(
+                f"{path / name} is missing, or differs from what {path / MANIFEST} recorded. Make the model again; "
+                f"if it was changed on purpose, remove that {MANIFEST}."
+            )
     return fingerprint(loaded)
+
+
+def check_committed(path: Path) -> None:
+    """Raise DamagedError where a model's files are not those of its manifest, if it has one."""
+    if (path / MANIFEST).is_file():
+        plm_digest(path)
 
 
 def pairs_digest(pairs: Pairs | None) -> str | None:

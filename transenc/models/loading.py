@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from transenc import registry
-from transenc.digests import plm_digest
+from transenc.digests import check_committed, plm_digest
 from transenc.errors import ConfigError
 from transenc.models.layout import HEAD
 from transenc.scorer import Scorer
@@ -57,6 +57,7 @@ def load_scorer(name: str, *, device: str = "auto", precision: str = "auto", off
             "Other precisions are engines': transenc export onnx"
         )
     plm = resolve(name, offline=offline)
+    check_committed(plm.path)
     from transenc.models.device import Compute
 
     compute = Compute.choose(device, precision)
