@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import json
+import logging
+import multiprocessing
+import os
+import signal
+import threading
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.runs import content, run_small, small_runner
-from transenc.errors import ConfigError, Interrupted
+from transenc.cycle import Stage
+from transenc.errors import ConfigError, Interrupted, MachineError
 from transenc.interrupt import StopFlag
 from transenc.metrics import auc
+from transenc.parallel import Worker, Workers, _serve
 from transenc.readers import read_pairs
 from transenc.record import record
 from transenc.scorer import mean, weighted_mean
@@ -117,21 +125,72 @@ def test_a_run_on_two_devices_stops_at_a_signal_and_gives_the_bytes_of_one(tmp_p
     stop = StopFlag()
     runner, stages = small_runner(tmp_path / "run", plm, students=2, computes=2, stop=stop)
     seen: set[str] = set()
+    workers: list[Any] = []
+
+    def signal_all(*_: object) -> None:
+        # As a terminal, or the end of a service, does; the first time while they are still importing.
+        workers[:] = multiprocessing.active_children()
+        for worker in workers:
+            os.kill(worker.pid, signal.SIGINT)
+            os.kill(worker.pid, signal.SIGTERM)
 
     def late(progress: Any) -> None:
         seen.add(progress.stage)
         if progress.stage.startswith("cycle-1/distill-cross") and progress.done >= 2:
+            signal_all()
             stop.signum = 15
 
+    runner.on_stage = signal_all
     runner.context.report = late
     with runner.context.store.lock():
         record(runner.context)
         with pytest.raises(Interrupted):
             runner.run(stages)
+    assert len(workers) == 2
+    assert not {w.exitcode for w in workers} & {
+        -signal.SIGINT,
+        -signal.SIGTERM,
+    }  # their parent told them
     assert {"cycle-1/distill-cross/s0", "cycle-1/distill-cross/s1"} <= seen
     run_small(tmp_path / "run", plm, students=2)
     run_small(tmp_path / "alone", plm, students=2)
     assert content(tmp_path / "run") == content(tmp_path / "alone")
+
+
+def test_a_full_disk_of_another_process_is_no_bug() -> None:
+    from safetensors import SafetensorError
+
+    def finish(stage: Stage, identity: str) -> Any:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    ours, theirs = multiprocessing.Pipe()
+    runner: Any = SimpleNamespace(context=SimpleNamespace(), finish=finish)
+    logger = logging.getLogger("transenc")
+    handlers, level = list(logger.handlers), logger.level
+    thread = threading.Thread(target=_serve, args=(theirs, lambda: runner, None))
+    thread.start()
+    try:
+        ours.send((Stage("prime/a", "prime"), "x"))
+        kind, error = ours.recv()
+        assert kind == "error"
+        assert isinstance(error, MachineError)
+        assert "No space left on device" in str(error)
+    finally:
+        ours.close()
+        thread.join()
+        theirs.close()
+        logger.handlers[:], logger.level = handlers, level
+
+
+def test_a_process_that_died_between_two_stages_is_named() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    theirs.close()
+    workers = Workers([], StopFlag(), lambda progress: None, SimpleNamespace(value=0))
+    gone: Any = SimpleNamespace(exitcode=-9, join=lambda timeout: None)
+    workers.started.append(Worker(gone, ours))
+    with pytest.raises(MachineError, match="The process of prime/a ended with code -9"):
+        workers.run([(Stage("prime/a", "prime"), "x")], lambda stage, info: None)
+    ours.close()
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,21 @@ class MachineError(TransencError):
     exit_code = 4
 
 
+def of_machine(error: Exception) -> MachineError | None:
+    """Return what an error of another library says about the machine; None where it is a bug."""
+    said = str(error).lower()
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return MachineError(f"{error.strerror or error}{where}. Mend that and run the same command again.")
+    if isinstance(error, MemoryError):
+        return MachineError("Out of memory. Lower batch sizes or max_pairs and run the same command again.")
+    if "out of memory" in said or "can't allocate memory" in said:
+        return MachineError("Out of memory. Lower batch sizes and run the same command again.")
+    if type(error).__name__ == "SafetensorError" and "os error" in said:
+        return MachineError(f"{error}. Mend that and run the same command again.")
+    return None
+
+
 class LockedError(TransencError):
     """Another process works in the same run directory."""
 

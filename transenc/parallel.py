@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from transenc.errors import Interrupted, MachineError, TransencError
+from transenc.errors import Interrupted, MachineError, TransencError, of_machine
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
 from transenc.progress import Progress
@@ -72,13 +72,19 @@ class Workers:
         spawn = multiprocessing.get_context("spawn")
         self.signalled = spawn.Value("i", 0)
         try:
-            for compute in self.computes:
-                ours, theirs = spawn.Pipe()
-                given = portable(runner.context, compute, runner.sentences)
-                process = spawn.Process(target=_serve, args=(theirs, given, self.signalled), daemon=True)
-                process.start()
-                theirs.close()
-                self.started.append(Worker(process, ours))
+# Ctrl-C, or the end of a service, signals every process. Blocked here, it stays blocked in these from
+            # their first moment on: their parent tells them, and waits for their checkpoints.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+            try:
+                for compute in self.computes:
+                    ours, theirs = spawn.Pipe()
+                    given = portable(runner.context, compute, runner.sentences)
+                    process = spawn.Process(target=_serve, args=(theirs, given, self.signalled), daemon=True)
+                    process.start()
+                    theirs.close()
+                    self.started.append(Worker(process, ours))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             yield self
         finally:
             for worker in self.started:
@@ -86,27 +92,30 @@ class Workers:
             for worker in self.started:
                 worker.process.join(timeout=5)
                 if worker.process.is_alive():
-                    worker.process.terminate()
+                    worker.process.kill()
             self.started.clear()
 
     def run(self, stages: Sequence[tuple[Stage, str]], on_done: Callable[[Stage, Info], None]) -> None:
         """Finish stages with their identities, at most one at a time on a device; raise the first error of any."""
-        waiting, failed = list(stages), None
+        waiting = list(stages)
+        failed: Exception | None = None
         while waiting or any(w.busy for w in self.started):
             for worker in self.started:
                 if worker.busy is None and waiting and failed is None and not self.stop.requested:
-                    worker.busy, identity = waiting.pop(0)
-                    worker.pipe.send((worker.busy, identity))
+                    work = waiting.pop(0)
+                    try:
+                        worker.pipe.send(work)
+                        worker.busy = work[0]
+                    except ConnectionError:
+                        failed = _ended(worker, work[0])
             busy = [w for w in self.started if w.busy is not None]
             if not busy:
                 break
-            if self.stop.requested:
-                self.signalled.value = self.stop.signum or 0
+            if self.stop.requested or failed is not None:  # the others checkpoint and stop as well
+                self.signalled.value = self.stop.signum or signal.SIGTERM
             ready = wait([w.pipe for w in busy], timeout=0.2)
             for worker in [w for w in busy if w.pipe in ready]:
                 failed = self._take(worker, on_done) or failed
-                if failed is not None:
-                    self.signalled.value = signal.SIGTERM  # the others checkpoint and stop as well
         self.stop.check()
         if failed is not None:
             raise failed
@@ -116,13 +125,9 @@ class Workers:
         assert worker.busy is not None
         try:
             kind, content = worker.pipe.recv()
-        except EOFError:
-            name, worker.busy = worker.busy.name, None
-            worker.process.join(timeout=5)
-            return MachineError(
-                f"The process of {name} ended with code {worker.process.exitcode} (out of memory?). "
-                "The same command continues from here."
-            )
+        except (EOFError, ConnectionError):
+            stage, worker.busy = worker.busy, None
+            return _ended(worker, stage)
         if kind == "progress":
             self.report(content)
             return None
@@ -140,6 +145,14 @@ class Workers:
         return None
 
 
+def _ended(worker: Worker, stage: Stage) -> MachineError:
+    worker.process.join(timeout=5)
+    return MachineError(
+        f"The process of {stage.name} ended with code {worker.process.exitcode} (out of memory?). "
+        "The same command continues from here."
+    )
+
+
 class _Sender(logging.Handler):
     def __init__(self, pipe: Connection) -> None:
         super().__init__()
@@ -152,8 +165,6 @@ class _Sender(logging.Handler):
 
 def _serve(pipe: Connection, portable: Callable[[], Runner], signalled: Any) -> None:
     """Do the stages that come through the pipe, until it is closed."""
-    # A terminal's Ctrl-C reaches every process; this one is told by its parent, which waits for its checkpoint.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     logger = logging.getLogger("transenc")
     logger.addHandler(_Sender(pipe))
     logger.setLevel(logging.INFO)
@@ -170,10 +181,10 @@ def _serve(pipe: Connection, portable: Callable[[], Runner], signalled: Any) -> 
             pipe.send(("done", runner.finish(stage, identity)))
         except Interrupted:
             pipe.send(("stopped", None))
-        except (TransencError, OSError) as error:
+        except TransencError as error:
             pipe.send(("error", error))
         except Exception as error:
-            pipe.send(("error", f"{type(error).__name__}: {error}"))
+            pipe.send(("error", of_machine(error) or f"{type(error).__name__}: {error}"))
 
 
 @dataclass(frozen=True)

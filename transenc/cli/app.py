@@ -9,7 +9,7 @@ import traceback
 import typer
 
 from transenc.cli import backends, cycle, distill, evaluate, export, label, prime
-from transenc.errors import ConfigError, TransencError
+from transenc.errors import ConfigError, TransencError, of_machine
 
 app = typer.Typer(
     name="transenc",
@@ -71,17 +71,10 @@ def main() -> None:
         if left.code == 1 and isinstance(left.__context__, BrokenPipeError):
             sys.exit(141)
         raise
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        _fail(f"{error.strerror or error}{where}. Mend that and run the same command again.", 4)
-    except MemoryError:
-        _fail("Out of memory. Lower batch sizes or max_pairs and run the same command again.", 4)
     except Exception as error:
+        if (found := of_machine(error)) is not None:
+            _fail(str(found), found.exit_code)
         name = type(error).__name__
-        if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
-            _fail("Out of memory. Lower batch sizes and run the same command again.", 4)
-        if name == "SafetensorError" and "os error" in str(error):
-            _fail(f"{error}. Mend that and run the same command again.", 4)
         _fail(f"internal error, please report it: {name}: {error} (--debug shows where)", 1)
 
 
