@@ -292,6 +292,20 @@ def test_settings_that_cannot_be_read_are_damage(text: bytes, run: Path, plm: Pa
         record(runner.context)
 
 
+def test_a_setting_that_has_become_another_kind_is_shown(run: Path, plm: Path) -> None:
+    text = (run / "run.yaml").read_text().replace("cycles: 2", "cycles: q")
+    (run / "run.yaml").write_text(text)
+    runner, _ = small_runner(run, plm, cycles=2)
+    with runner.context.store.lock(), pytest.raises(ConfigError, match="cycles: was 'q', now 2"):
+        record(runner.context)
+
+
+def test_a_damaged_choice_between_models_is_named(run: Path) -> None:
+    (run / "select/select.json").write_text("{")
+    with pytest.raises(DamagedError, match=r"select\.json differs from what was committed"):
+        models_of(run)
+
+
 @pytest.mark.parametrize("lost", ["bi", "cross"])
 def test_a_run_without_one_of_its_best_models_is_not_whole(lost: str, run: Path) -> None:
     assert len(models_of(run)) == 2

@@ -104,7 +104,8 @@ def _continues(before: Any, now: Mapping[str, Any]) -> bool:
     """Tell whether the only difference is that more cycles are asked for, of a run that has some."""
     if not isinstance(before, dict):  # an emptied run.yaml
         return False
-    more = 0 < before.get("cycles", 0) < now["cycles"]
+    cycles = before.get("cycles")
+    more = isinstance(cycles, int) and 0 < cycles < now["cycles"]
     return more and not differences({**before, "cycles": now["cycles"]}, now)
 
 

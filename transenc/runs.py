@@ -52,6 +52,7 @@ def _refuse_parts(run: Path, models: list[Path]) -> None:
     chosen = run / "select" / "select.json"
     if not chosen.is_file():
         return
+    verify(chosen.parent)
     keys = list(json.loads(chosen.read_text(encoding="utf-8"))["chosen"])  # family/student
     have = {p.relative_to(run / "best").parts[0] for p in models}
     missing = [key for key in keys if key.partition("/")[0] not in have]
