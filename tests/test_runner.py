@@ -292,6 +292,26 @@ def test_settings_that_cannot_be_read_are_damage(text: bytes, run: Path, plm: Pa
         record(runner.context)
 
 
+def test_a_run_that_goes_on_with_other_threads_says_so(
+    run: Path, plm: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warnings() -> list[str]:
+        caplog.clear()
+        run_small(run, plm, cycles=2)
+        return [r.getMessage() for r in caplog.records if "was begun otherwise" in r.getMessage()]
+
+    shutil.rmtree(run / "select")
+    assert not warnings()
+    facts = json.loads((run / "run.json").read_text())
+    facts["environment"] |= {"threads": 3, "numpy": "1.0"}
+    (run / "run.json").write_text(json.dumps(facts))
+    assert not warnings()  # nothing is left to do
+    shutil.rmtree(run / "select")
+    (said,) = warnings()
+    assert "threads: was 3, now 1" in said
+    assert "numpy: was '1.0'" in said
+
+
 def test_a_setting_that_has_become_another_kind_is_shown(run: Path, plm: Path) -> None:
     text = (run / "run.yaml").read_text().replace("cycles: 2", "cycles: q")
     (run / "run.yaml").write_text(text)

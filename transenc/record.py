@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import platform
 import shutil
 import sys
@@ -17,6 +19,8 @@ from transenc.errors import ConfigError, DamagedError
 from transenc.lines import one_line
 from transenc.stages.context import Context
 from transenc.store import canonical, write_file
+
+logger = logging.getLogger(__name__)
 
 
 def environment() -> dict[str, Any]:
@@ -70,6 +74,23 @@ def record(context: Context) -> None:
             "plms": {name: {"path": str(p.path), "revision": p.revision} for name, p in context.plms.items()},
         }
         write_file(root / "run.json", canonical(facts))
+
+
+def warn_of_changes(context: Context) -> None:
+    """Warn where a run goes on with another device, other versions or threads than it was begun with."""
+    path = context.store.root / "run.json"
+    try:
+        before = json.loads(path.read_bytes())
+        before = {"device": before["device"], **before["environment"]}
+    except (OSError, ValueError, KeyError, TypeError):  # for people: nothing is decided by it
+        return
+    changes = differences(before, {"device": context.compute.device, **environment()})
+    if changes:
+        logger.warning(
+            "%s was begun otherwise: %s. What is still to do may have other last bits than an uninterrupted run.",
+            context.store.root,
+            "; ".join(changes),
+        )
 
 
 def refuse_others(context: Context) -> bool:

@@ -29,6 +29,7 @@ from transenc.models.layout import head_of
 from transenc.pairs import Pairs, Scores, join
 from transenc.parallel import Workers
 from transenc.readers import read_pairs
+from transenc.record import warn_of_changes
 from transenc.scorer import COMBINE, BothOrders, blend, mean, to_labels, weighted_mean
 from transenc.seeds import derive
 from transenc.stages.agree import judge
@@ -91,6 +92,8 @@ class Runner:
         identities = self.identities(stages)
         store = self.context.store
         waiting = [s for s in stages if not store.finished(s.name, identities[s.name])]
+        if waiting:
+            warn_of_changes(self.context)
         together = len(self.computes) > 1 and bool(waiting)
         workers = Workers(self.computes, self.context.stop, self.context.report) if together else None
         with workers.running(self) if workers else nullcontext():
