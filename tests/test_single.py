@@ -10,7 +10,7 @@ from tests.conftest import make_pairs
 from transenc.config import build
 from transenc.errors import ConfigError, Interrupted, MachineError
 from transenc.interrupt import StopFlag
-from transenc.single import make_directory, refuse_existing
+from transenc.single import make_directory, output_file, refuse_existing
 from transenc.single_stages import distill_to, prime_to
 
 
@@ -121,6 +121,24 @@ def test_a_command_killed_after_its_last_rename_is_done(tmp_path: Path) -> None:
     (tmp_path / ".out.work").mkdir()
     with pytest.raises(ConfigError, match="exists already"):
         make_directory(tmp_path / "out", {"x": 2}, make)
+
+
+def test_a_file_is_durable_before_its_checkpoints_go_and_leaves_no_part_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.tsv"
+    with pytest.raises(KeyboardInterrupt), output_file(out) as (_, path):
+        path.write_text("a part")
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.iterdir()] == [".out.tsv.work"]
+    synced: list[list[str]] = []
+    monkeypatch.setattr(
+        "transenc.single.sync", lambda path: synced.append(sorted(p.name for p in path.iterdir()))
+    )
+    with output_file(out) as (_, path):
+        path.write_text("whole")
+    assert synced == [[".out.tsv.work", "out.tsv"]]
+    assert [p.name for p in tmp_path.iterdir()] == ["out.tsv"]
 
 
 def test_a_place_where_nothing_can_be_made_is_refused_before_the_work(

@@ -45,10 +45,13 @@ def refuse_existing(out: Path) -> None:
 
 
 @contextmanager
-def output_file(out: Path) -> Iterator[Store]:
-    """Give a store for the checkpoints of work whose result the block writes to the file `out`."""
+def output_file(out: Path) -> Iterator[tuple[Store, Path]]:
+    """Give a store for checkpoints, and where the block writes the file that becomes `out`, whole, after it."""
     with _workshop(out) as store:
-        yield store
+        result = store.temporary() / out.name
+        yield store, result
+        result.rename(out)
+        sync(out.parent)  # before the checkpoints go
 
 
 def _work_of(out: Path) -> Path:

@@ -172,7 +172,7 @@ def label(
     with stop_on_signals() as stop:
         by_teacher = []
         reporter = Reporter(len(teacher))
-        with output_file(out) as store, reporter.showing():
+        with output_file(out) as (store, result), reporter.showing():
             for number, name in enumerate(teacher, start=1):
                 # Keyed by content, so that neither other pairs' work nor another model's of this name is taken.
                 identity = fingerprint(
@@ -208,7 +208,7 @@ def label(
                 note(rule_line(report))
                 if not len(scored):
                     raise DataError(f"{sampler} keeps none of the pairs; give more text or more --gold.")
-            write_pairs(scored, out)
+            write_pairs(scored, result)
     say(
         f"{out}: {len(scored):,} pairs over {len(scored.sentences):,} sentences, "
         f"mean {labels.values.mean():.3f}, {labels.clipped:,} scores changed by '{labels.rule}'"
