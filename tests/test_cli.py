@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -972,6 +973,16 @@ def test_a_closed_pipe_of_a_table_ends_with_its_code(plm: Path, tmp_path: Path) 
     text = f"{{ sleep 0.2; {command}; echo $? >&2; }} | true"
     shown = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert shown.stderr.split()[-1] == "141"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_bug_and_no_file_takes_their_place(closed: str, tmp_path: Path) -> None:
+    code = (
+        "from transenc.cli import app; app._fill_streams(); assert open('new', 'w').fileno() > 2; app.main()"
+    )
+    command = shlex.join([sys.executable, "-c", code, "backends"])
+    done = subprocess.run(["/bin/sh", "-c", f"{command} {closed}"], cwd=tmp_path, check=False)
+    assert done.returncode == 0
 
 
 def test_a_closed_pipe_of_help_ends_with_the_same_code() -> None:

@@ -53,8 +53,19 @@ def common(
         os.environ["TRANSENC_DEBUG"] = "1"
 
 
+def _fill_streams() -> None:
+    """Give closed standard streams (`>&-`) to the null device; else the next files that are opened would be these."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(handle)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
+
+
 def main() -> None:
     """Run the command line; an expected error is one line on stderr and its documented exit code."""
+    _fill_streams()
     # The tokenizer's thread pool is not used around forks here; this only silences its warning about them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if "--offline" in sys.argv:  # the hub's client asks for it when it is imported
