@@ -182,6 +182,11 @@ BAD = [
     (["--task", "qnli", "--set", "distill.cross.both_orders=true"], 2, "Leave distill.cross.both_orders out"),
     (["--pairs", "pairs.tsv", "--inductive"], 2, "--inductive leaves out the evaluation pairs"),
     (["--pairs", "pairs.tsv", "--seeds", "2", "--seed", "1"], 2, "Give either --seed"),
+    (
+        ["--pairs", "pairs.tsv", "--seeds", "2", "--run", "pairs.tsv"],
+        2,
+        "pairs.tsv is a file, not a run directory",
+    ),
 ]
 
 

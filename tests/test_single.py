@@ -145,6 +145,9 @@ def test_a_place_where_nothing_can_be_made_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(ConfigError, match="link exists already"):
+        refuse_existing(tmp_path / "link")
     refuse_existing(tmp_path / "new" / "one.tsv")
     with pytest.raises(ConfigError, match="file is a file, so .*one.tsv cannot lie in it"):
         refuse_existing(tmp_path / "file" / "new" / "one.tsv")

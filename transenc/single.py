@@ -35,7 +35,7 @@ def make_directory(out: Path, identity: dict[str, Any], make: Callable[[Path, Ch
 
 def refuse_existing(out: Path) -> None:
     """Raise ConfigError for a result that would replace what is there or lie in a file; MachineError if forbidden."""
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise ConfigError(f"{out} exists already. Choose another --out or remove it.")
     there = next(path for path in out.absolute().parents if path.exists())
     if not there.is_dir():

@@ -26,10 +26,11 @@ def run_seeds(
     from transenc.interrupt import stop_on_signals
     from transenc.repeats import parse_seeds, reproduce, seed_root, summarise
     from transenc.session import Session, default_root
-    from transenc.store import canonical, write_file
+    from transenc.store import canonical, refuse_file, write_file
 
     numbers = parse_seeds(seeds)
     root = parent or default_root(settings).with_name(f"{default_root(settings).name}-seeds")
+    refuse_file(root)
     commands = {n: reproduce(sys.argv[1:], n, root) for n in numbers}
     results: dict[int, dict[str, Any]] = {}
     with stop_on_signals() as stop:
