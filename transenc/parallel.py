@@ -72,7 +72,7 @@ class Workers:
         spawn = multiprocessing.get_context("spawn")
         self.signalled = spawn.Value("i", 0)
         try:
-# Ctrl-C, or the end of a service, signals every process. Blocked here, it stays blocked in these from
+            # Ctrl-C, or the end of a service, signals every process. Blocked here, it stays blocked in these from
             # their first moment on: their parent tells them, and waits for their checkpoints.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
             try:
