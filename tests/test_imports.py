@@ -62,6 +62,7 @@ LAYERS = [
         "transenc.inputs",
         "transenc.record",
         "transenc.runner",
+        "transenc.kinds",
         "transenc.parallel",
         "transenc.single",
         "transenc.repeats",

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import make_pairs
 from tests.runs import content, run_small, small_runner
-from transenc import runner as runner_module
+from transenc import kinds
 from transenc.agreement import held_out
 from transenc.config import DistillSettings
 from transenc.errors import Interrupted
@@ -74,13 +74,13 @@ def test_no_held_out_pair_is_trained_on_that_occurs_twice(
     once = make_pairs(44)
     runner.make_pairs = lambda: (join([once, once.flipped()]), [])  # as a pool has pairs in both orders
     trained: list[Pairs] = []
-    real = runner_module.distill_model
+    real = kinds.distill_model
 
     def seen(student: Any, silver: Pairs, *args: Any, **options: Any) -> Any:
         trained.append(silver)
         return real(student, silver, *args, **options)
 
-    monkeypatch.setattr(runner_module, "distill_model", seen)
+    monkeypatch.setattr(kinds, "distill_model", seen)
     with runner.context.store.lock():
         record(runner.context)
         runner.run(stages)

@@ -13,12 +13,13 @@ from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError
 from transenc.inputs import Inputs, find_plms, gather, students_of
 from transenc.interrupt import StopFlag
+from transenc.kinds import setting
 from transenc.models.device import Compute
 from transenc.pairs import Pairs
 from transenc.progress import Progress
 from transenc.readers import SkipBad, read_sentences
 from transenc.record import record, refuse_others
-from transenc.runner import Runner, setting
+from transenc.runner import Runner
 from transenc.runs import RUNS
 from transenc.samplers.mix import build
 from transenc.stages.augment import outside_files

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from transenc.kinds import kind_of
 from transenc.metrics import spearman
 from transenc.models.loading import load_scorer
 from transenc.pairs import Pairs
 from transenc.readers import read_pairs
-from transenc.runner import kind_of
 
 
 def relation(run: Path, cycle: int, student: str, pairs: Pairs) -> dict[str, float]:
