@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.quality.cache import fetch, put
 from benchmarks.quality.rows import append_row, read_rows
 from transenc import config, tasks
-from transenc.inputs import recipe_for
+from transenc.inputs import settings_for
 from transenc.session import Session
 
 
@@ -112,10 +112,8 @@ def experiments(asked: argparse.Namespace) -> list[Experiment]:
 
 def run(experiment: Experiment, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
     """Carry out one experiment, or continue it, and return its results."""
-    task = str(experiment.values["task"])
-    layers = recipe_for(experiment.recipe, [asked.start], task)
     own = {"plm": [asked.start], "seed": seed, "recipe": experiment.recipe}
-    settings = config.build(config.merge(*layers, experiment.values, own, config.from_assignments(asked.set)))
+    settings = settings_for(config.merge(experiment.values, own, config.from_assignments(asked.set)))
     folder = re.sub(r"[^a-z0-9]+", "-", experiment.name.lower()).strip("-")
     began = time.perf_counter()
     session = Session.open(

@@ -1006,3 +1006,10 @@ def test_offline_is_told_to_the_client_of_the_hub_before_it_is_imported(run: Any
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     assert run("evaluate", "none.tsv", "--offline").code == 3
     assert os.environ.pop("HF_HUB_OFFLINE") == "1"
+
+
+def test_a_family_that_only_scores_is_not_distilled(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transenc.registry.find", lambda group, name: None)
+    result = run(*"distill --pairs p.tsv --family poly --start minilm --out o".split())
+    assert result.code == 2
+    assert "Family 'poly' only scores; distill trains cross and bi." in result.err

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import transenc
 from transenc.cli.app import main
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,19 @@ def test_the_commands_of_the_readme_run_one_after_the_other(
         code = run(arguments)
         assert code == 0, (arguments, capsys.readouterr().err)
     assert (tmp_path / "my-bi" / "modules.json").is_file()
+    python = re.search(r"```python\n(.*?)```", README.partition("\n## In Python\n")[2], re.DOTALL)
+    assert python
+    capsys.readouterr()
+    exec(compile(python[1], "README.md", "exec"), {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["bi", "cross"]
+    assert (tmp_path / "runs" / "mine" / "best" / "cross" / "config.json").is_file()
+
+
+def test_each_public_name_is_found() -> None:
+    assert all(getattr(transenc, name) for name in transenc.__all__)
+    assert set(transenc.__all__) <= set(dir(transenc))
+    with pytest.raises(AttributeError, match="no attribute 'load_score'"):
+        getattr(transenc, "load_score")  # noqa: B009
 
 
 @pytest.mark.parametrize("arguments", commands("Your own text"), ids=lambda a: " ".join(a)[:60])

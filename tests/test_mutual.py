@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from tests.runs import content, run_small, small_runner
 from transenc.cycle import Stage
@@ -157,11 +158,17 @@ def test_a_run_on_two_devices_stops_at_a_signal_and_gives_the_bytes_of_one(tmp_p
     assert content(tmp_path / "run") == content(tmp_path / "alone")
 
 
-def test_a_full_disk_of_another_process_is_no_bug() -> None:
-    from safetensors import SafetensorError
-
+@pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [
+        (SafetensorError("I/O error: No space left on device (os error 28)"), MachineError, "No space left"),
+        (LookupError("odd"), RuntimeError, "LookupError: odd"),
+    ],
+    ids=["a full disk is no bug", "a bug comes with its traceback"],
+)
+def test_what_another_process_met_is_told(fault: Exception, kind: type[Exception], said: str) -> None:
     def finish(stage: Stage, identity: str) -> Any:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise fault
 
     ours, theirs = multiprocessing.Pipe()
     runner: Any = SimpleNamespace(context=SimpleNamespace(), finish=finish)
@@ -171,10 +178,11 @@ def test_a_full_disk_of_another_process_is_no_bug() -> None:
     thread.start()
     try:
         ours.send((Stage("prime/a", "prime"), "x"))
-        kind, error = ours.recv()
-        assert kind == "error"
-        assert isinstance(error, MachineError)
-        assert "No space left on device" in str(error)
+        what, error = ours.recv()
+        assert what == "error"
+        assert type(error) is kind
+        assert said in str(error)
+        assert "in finish" in error.__notes__[0]
     finally:
         ours.close()
         thread.join()

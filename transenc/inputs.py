@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from transenc import tasks
-from transenc.config import Settings, recipe_layers
+from transenc.config import DEFAULT_RECIPE, Settings, merge, recipe_layers
+from transenc.config import build as build_settings
 from transenc.cycle import Student, student_names
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError, DataError
@@ -90,6 +91,16 @@ def recipe_for(
         return not any(is_tuned(plm, offline=offline) for plm in plms)
 
     return [*recipe_layers(name, task=task, metric=metric, raw=raw), own_settings(plms)]
+
+
+def settings_for(values: Mapping[str, Any], *, offline: bool = False) -> Settings:
+    """Complete the settings that a user gave, nested as in run.yaml, by the recipe's and those the starts carry.
+
+    Raises ConfigError naming the first wrong key or unknown name.
+    """
+    asked = build_settings(values)  # a wrong key is told before a start is looked for
+    layers = recipe_for(str(values.get("recipe", DEFAULT_RECIPE)), asked.plm, asked.task, offline=offline)
+    return build_settings(merge(*layers, values))
 
 
 def check_sampler(settings: Settings, by_hand: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import signal
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -140,7 +141,8 @@ class Workers:
         if kind == "stopped":
             return None
         if kind == "error":
-            return content if isinstance(content, Exception) else RuntimeError(content)
+            assert isinstance(content, Exception)
+            return content
         on_done(stage, content)
         return None
 
@@ -184,7 +186,9 @@ def _serve(pipe: Connection, portable: Callable[[], Runner], signalled: Any) -> 
         except TransencError as error:
             pipe.send(("error", error))
         except Exception as error:
-            pipe.send(("error", of_machine(error) or f"{type(error).__name__}: {error}"))
+            told = of_machine(error) or RuntimeError(f"{type(error).__name__}: {error}")
+            told.add_note(traceback.format_exc())  # which --debug shows
+            pipe.send(("error", told))
 
 
 @dataclass(frozen=True)

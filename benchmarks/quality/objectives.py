@@ -19,10 +19,10 @@ from typing import Any
 from benchmarks.quality.cache import fetch, put
 from benchmarks.quality.rows import Row, append_row, read_rows
 from benchmarks.quality.variants import VARIANTS
-from transenc.config import Settings, build, from_assignments, merge
+from transenc.config import Settings, from_assignments, merge
 from transenc.cycle import Stage
 from transenc.errors import ConfigError, TransencError
-from transenc.inputs import recipe_for
+from transenc.inputs import settings_for
 from transenc.interrupt import StopFlag, stop_on_signals
 from transenc.session import Session
 from transenc.store import fingerprint
@@ -40,14 +40,14 @@ class Variant:
 def settings_of(options: argparse.Namespace, assignments: Sequence[str], seed: int) -> Settings:
     """Return the settings of one cycle: the recipe, what all variants share, the variant."""
     own = {
+        "recipe": options.recipe,
         "plm": [options.plm],
         "task": options.task,
         "cycles": 1,
         "seed": seed,
         "max_pairs": options.max_pairs,
     }
-    layers = recipe_for(options.recipe, [options.plm], options.task)
-    return build(merge(*layers, from_assignments([*options.set, *assignments]), own))
+    return settings_for(merge(from_assignments([*options.set, *assignments]), own))
 
 
 def needed(stages: Sequence[Stage], target: str) -> list[Stage]:

@@ -92,7 +92,7 @@ def cycle(
     from transenc import config as settings_module
     from transenc import registry
     from transenc.cli.console import note
-    from transenc.inputs import check_sampler, recipe_for
+    from transenc.inputs import check_sampler, settings_for
 
     if corpus and len(corpus) > 1:  # a run is defined by one; of an option that is no list the last would win
         raise ConfigError(
@@ -135,10 +135,7 @@ def cycle(
     nothing = nothing and not user.get("gold", {}).get("source")
     if nothing:
         user["task"] = "sts"
-    asked = settings_module.build(user)  # a wrong key is told before a start is looked for
-    recipe = str(user.get("recipe", settings_module.DEFAULT_RECIPE))
-    layers = recipe_for(recipe, asked.plm, asked.task, offline=offline)
-    settings = settings_module.build(settings_module.merge(*layers, user))
+    settings = settings_for(user, offline=offline)
     check_sampler(settings, by_hand)
 
     from transenc.cli.console import log_to_stderr

@@ -40,6 +40,10 @@ def distill(
     from transenc.tasks import shared
 
     registry.find(registry.FAMILIES, family)
+    if family not in config.Distill.model_fields:
+        raise ConfigError(
+            f"Family '{family}' only scores; distill trains {' and '.join(config.Distill.model_fields)}."
+        )
     changed = config.from_assignments(options.setting_list(set_))
     flags = {"pooling": pooling, "seed": seed, "precision": precision}
     given = {key: value for key, value in flags.items() if value is not None}

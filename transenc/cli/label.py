@@ -169,6 +169,7 @@ def label(
         if not len(found):
             raise DataError(f"{sampler} found no pair in the corpus: give more text, or another --sampler.")
     check_writable(found, out)
+    digest = pairs_digest(found)
     with stop_on_signals() as stop:
         by_teacher = []
         reporter = Reporter(len(teacher))
@@ -178,7 +179,7 @@ def label(
                 identity = fingerprint(
                     {
                         "teacher": scorer_digest(name, offline=offline),
-                        "pairs": pairs_digest(found),
+                        "pairs": digest,
                         "precision": precision,
                         "both": both_orders,
                     }
