@@ -91,7 +91,11 @@ def test_evaluate_without_a_model_takes_the_newest_run_and_names_it(place: Path,
     assert "newest finished run: runs/tiny-demo" in shown.err
     rows = [json.loads(line) for line in shown.out.splitlines()]
     assert [r["family"] for r in rows] == ["bi", "cross"]
-    assert rows[0].keys() == {"task", "model", "family", "metric", "value", "low", "high", "n"}
+    figures = {"value", "low", "high", "n", "sets", "gain", "gain_low", "gain_high"}
+    assert rows[0].keys() == {"task", "model", "family", "metric"} | figures
+    assert rows[0]["gain"] is None
+    assert rows[1]["gain"] == pytest.approx(rows[1]["value"] - rows[0]["value"])
+    assert rows[1]["gain_low"] <= rows[1]["gain"] <= rows[1]["gain_high"]
     assert rows[0]["low"] <= rows[0]["value"] <= rows[0]["high"]
     assert rows[0]["n"] == 324
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.conftest import make_pairs
 from transenc.cli.app import main
 from transenc.errors import DataError
-from transenc.evaluation import Result, measure, write_mteb
+from transenc.evaluation import First, Result, measure, write_mteb
 from transenc.metrics import spearman
 from transenc.pairs import Pairs, Scores
 from transenc.writers import write_pairs
@@ -95,3 +96,46 @@ def test_a_model_that_tells_nothing_apart_leaves_the_others_results_within_reach
     assert "m scores all 30 pairs of a alike: nothing is told apart" in caplog.text
     with pytest.raises(DataError, match="m on a: All 30 gold scores are 0.5"):
         measure("m", "bi", {"a": own.with_scores(flat)}, {"a": told}, "spearman", group="a")
+
+
+def noisy(gold: np.ndarray, seed: int, noise: float) -> np.ndarray:
+    return (gold + noise * np.random.default_rng(seed).normal(size=len(gold))).astype(np.float32)
+
+
+def test_gains_and_averages_have_intervals_over_the_same_draws_of_pairs() -> None:
+    sizes = {"a": 40, "b": 60}
+    sets = {name: make_pairs(n, scored=True) for name, n in sizes.items()}
+    golds = {name: each.scores for name, each in sets.items()}
+    one = {name: noisy(gold, 1, 0.3) for name, gold in golds.items()}
+    two = {name: noisy(gold, 2, 0.2) for name, gold in golds.items()}
+    first = First()
+    start = measure("one", "bi", sets, one, "spearman", group="both", first=first)
+    found = measure("two", "bi", sets, two, "spearman", group="both", first=first)
+    assert [r.gain for r in start] == [None, None, None]
+
+    def drawn(scores: dict[str, np.ndarray], name: str) -> np.ndarray:
+        rng = np.random.default_rng(0)
+        index = [rng.integers(sizes[name], size=sizes[name]) for _ in range(1000)]
+        return np.array([stats.spearmanr(scores[name][i], golds[name][i]).statistic for i in index])
+
+    over = {name: drawn(two, name) - drawn(one, name) for name in sets}
+    over["both"] = (over["a"] + over["b"]) / 2
+    for result, before in zip(found, start, strict=True):
+        assert result.gain == pytest.approx(result.value - before.value)
+        expected = np.quantile(over[result.task], [0.025, 0.975])
+        assert (result.gain_low, result.gain_high) == pytest.approx(tuple(expected))
+    both = np.quantile((drawn(two, "a") + drawn(two, "b")) / 2, [0.025, 0.975])
+    assert (found[2].low, found[2].high, found[2].sets, found[2].n) == (*map(pytest.approx, both), 2, 100)
+
+
+def test_the_interval_of_a_gain_is_narrower_than_those_of_both_models() -> None:
+    pairs = make_pairs(300, scored=True)
+    gold = pairs.scores
+    shared = noisy(gold, 1, 0.4)  # most of what they miss is missed by both
+    first = First()
+    one = measure("one", "bi", {"a": pairs}, {"a": shared}, "spearman", group="a", first=first)[0]
+    two = measure(
+        "two", "bi", {"a": pairs}, {"a": noisy(shared, 2, 0.02)}, "spearman", group="a", first=first
+    )[0]
+    assert two.gain_high - two.gain_low < (one.high - one.low) / 3
+    assert two.gain_low <= two.gain <= two.gain_high

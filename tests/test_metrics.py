@@ -8,9 +8,23 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from transenc.errors import DataError
-from transenc.metrics import METRICS, auc, average_precision, bootstrap, pearson, quality, ranks, spearman
+from transenc.metrics import (
+    METRICS,
+    auc,
+    average_precision,
+    interval,
+    pearson,
+    quality,
+    ranks,
+    resampled,
+    spearman,
+)
 
 SEEDS = range(20)
+
+
+def bootstrap(metric, scores, gold, **options):
+    return interval(resampled(metric, scores, gold, **options), metric(scores, gold))
 
 
 def sample(seed: int, n: int = 200, levels: int | None = 7) -> tuple[np.ndarray, np.ndarray]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from transenc.errors import DataError
-from transenc.metrics import METRICS, bootstrap, quality
+from transenc.metrics import METRICS, RESAMPLES, interval, quality, resampled
 from transenc.pairs import Pairs, Scores
 from transenc.scorer import Scorer, mean
 from transenc.store import write_file
@@ -23,7 +25,8 @@ logger = logging.getLogger(__name__)
 class Result:
     """One scorer's value on one set: metric in [-1, 1] or [0, 1], its 95% interval, and the number of pairs.
 
-    low and high are None for an average over several sets.
+    sets: over how many sets it is an average. gain: by how much it is above the first scorer's value, with the 95%
+    interval of that difference over the same pairs; None for the first.
     """
 
     model: str
@@ -31,9 +34,31 @@ class Result:
     task: str
     metric: str
     value: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     n: int
+    sets: int = 1
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+
+
+@dataclass(frozen=True)
+class First:
+    """Keep the first scorer's values and their resamples by set, which the others are compared with."""
+
+    known: dict[tuple[str, str], tuple[float, npt.NDArray[np.float64]]] = field(default_factory=dict)
+
+    def gain(
+        self, task: str, metric: str, value: float, resamples: npt.NDArray[np.float64]
+    ) -> dict[str, Any]:
+        """Return by how much a value is above the first scorer's, with its interval; nothing for that one itself."""
+        if (task, metric) not in self.known:
+            self.known[task, metric] = value, resamples
+            return {}
+        first, others = self.known[task, metric]
+        low, high = interval(resamples - others, value - first)
+        return {"gain": value - first, "gain_low": low, "gain_high": high}
 
 
 def measure(
@@ -44,30 +69,37 @@ def measure(
     metric: str,
     *,
     group: str,
+    first: First | None = None,
 ) -> list[Result]:
     """Compare scores with gold on every set, and average the values over the sets when there are several.
 
-    A correlation of scores that are all equal counts as 0, with a warning. group: the name of that average.
+    A correlation of scores that are all equal counts as 0, with a warning. group: the name of that average. first:
+    what these scores are compared with; the first that are given with it are kept in it.
     """
-    results = []
+    first = first or First()
+    results, drawn = [], []
     for name, gold in sets.items():
         assert gold.scores is not None
         try:
             value = quality(metric, scores[name], gold.scores)
         except DataError as error:
             raise DataError(f"{model} on {name}: {error}") from error
-        low = high = value
         if METRICS[metric].binary or scores[name].min() < scores[name].max():
-            low, high = bootstrap(METRICS[metric], scores[name], gold.scores)
+            drawn.append(resampled(METRICS[metric], scores[name], gold.scores))
         else:
+            drawn.append(np.zeros(RESAMPLES))
             logger.warning(
                 "%s scores all %d pairs of %s alike: nothing is told apart.", model, len(gold), name
             )
-        results.append(Result(model, family, name, metric, value, low, high, len(gold)))
+        gain = first.gain(name, metric, value, drawn[-1])
+        results.append(
+            Result(model, family, name, metric, value, *interval(drawn[-1], value), len(gold), **gain)
+        )
     if len(results) > 1:
-        average = float(np.mean([r.value for r in results]))
-        total = sum(r.n for r in results)
-        results.append(Result(model, family, group, metric, average, None, None, total))
+        average, resamples = float(np.mean([r.value for r in results])), np.mean(drawn, axis=0)
+        gain = first.gain(group, metric, average, resamples)
+        ends, total = interval(resamples, average), sum(r.n for r in results)
+        results.append(Result(model, family, group, metric, average, *ends, total, sets=len(results), **gain))
     return results
 
 
@@ -92,9 +124,7 @@ def write_mteb(results: Sequence[Result], model: str, revision: str, out: Path) 
     folder.mkdir(parents=True, exist_ok=True)
     seen: set[str] = set()  # the first metric of a task is its main one
     for result in results:
-        if result.low is None:
-            continue
-        if result.task in seen:
+        if result.sets > 1 or result.task in seen:
             continue
         seen.add(result.task)
         entry = {

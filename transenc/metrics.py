@@ -15,6 +15,7 @@ import numpy.typing as npt
 from transenc.errors import DataError
 
 Floats = npt.NDArray[np.float64]
+RESAMPLES = 1000  # of a bootstrap
 Column = npt.NDArray[Any]
 
 
@@ -150,19 +151,13 @@ def metric_for(gold: npt.ArrayLike) -> str:
     return "auc" if bool(np.isin(np.asarray(gold), (0, 1)).all()) else "spearman"
 
 
-def bootstrap(
-    metric: Metric,
-    scores: npt.ArrayLike,
-    gold: npt.ArrayLike,
-    *,
-    samples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Return the percentile interval of a metric over pairs drawn with replacement (Efron, 1979).
+def resampled(
+    metric: Metric, scores: npt.ArrayLike, gold: npt.ArrayLike, *, samples: int = RESAMPLES, seed: int = 0
+) -> Column:
+    """Return a metric of pairs drawn with replacement, once a sample (bootstrap: Efron, 1979).
 
-    Resamples for which the metric is undefined (one class, all equal) are left out; with none left, both ends
-    are the value itself.
+    NaN where it is undefined: one class, or all equal. As many pairs and the same seed give the same draws, so that
+    differences of two scorers' values are paired.
     """
     x, y = metric.prepared(scores, gold)
     rng = np.random.default_rng(seed)
@@ -170,8 +165,13 @@ def bootstrap(
     for i in range(samples):
         drawn = rng.integers(len(x), size=len(x))
         values[i] = metric.measure(x[drawn], y[drawn])
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return (metric.measure(x, y),) * 2
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return values
+
+
+def interval(resamples: Column, value: float) -> tuple[float, float]:
+    """Return the 95% percentile interval of resamples, those that are NaN left out; of none, the value itself."""
+    known = resamples[~np.isnan(resamples)]
+    if not len(known):
+        return value, value
+    low, high = np.quantile(known, [0.025, 0.975])
     return float(low), float(high)

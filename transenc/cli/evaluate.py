@@ -48,7 +48,7 @@ def evaluate(
     from transenc.cli.console import log_to_stderr, note, out_json
     from transenc.cli.console import out as show
     from transenc.errors import BelowThresholdError, ConfigError
-    from transenc.evaluation import ensemble, measure, score_sets, write_mteb
+    from transenc.evaluation import First, ensemble, measure, score_sets, write_mteb
     from transenc.metrics import METRICS
     from transenc.models.loading import load_scorer
     from transenc.runs import models_of
@@ -68,16 +68,17 @@ def evaluate(
         raise ConfigError("Give either --model or --run, not both.")
     names = list(model) if model else [str(path) for path in models_of(run, say=note)]
     results: list[Result] = []
-    scores = []
+    scores, first = [], First()
     for name in names:
         scorer = load_scorer(name, device=device, precision=precision, offline=offline)
         scores.append(score_sets(scorer, sets))
         for each in metrics:
-            results += measure(name, scorer.family, sets, scores[-1], each, group=task)
+            results += measure(name, scorer.family, sets, scores[-1], each, group=task, first=first)
         del scorer
     if model and len(names) > 1:
         for each in metrics:
-            results += measure(" + ".join(names), "ensemble", sets, ensemble(scores), each, group=task)
+            both = " + ".join(names)
+            results += measure(both, "ensemble", sets, ensemble(scores), each, group=task, first=first)
     if json_:
         for result in results:
             out_json(dataclasses.asdict(result))
@@ -88,7 +89,8 @@ def evaluate(
             folder = write_mteb([r for r in results if r.model == name], name, "local", out)
             note(f"written: {folder}")
     if not json_:
-        show(f"{' and '.join(metrics)}, times 100; intervals: 95% percentile bootstrap over pairs")
+        several = ", of a difference over the same ones" if len({r.model for r in results}) > 1 else ""
+        show(f"{' and '.join(metrics)}, times 100; intervals: 95% percentile bootstrap over pairs{several}")
     if fail_under is not None:
         # A model's last result is its average, or its only set.
         finals = {r.model: r for r in results if r.metric == chosen}
@@ -138,10 +140,18 @@ def _show(results: list[Result]) -> None:
 
     rows = []
     for r in results:
-        interval = "" if r.low is None or r.high is None else f"{100 * r.low:.2f} to {100 * r.high:.2f}"
-        rows.append([r.model, r.family, r.task, f"{100 * r.value:.2f}", interval, f"{r.n:,}"])
+        gain = "" if r.gain is None else f"{100 * r.gain:+.2f} ({_ends(r.gain_low, r.gain_high)})"
+        value = f"{100 * r.value:.2f}"
+        rows.append([r.model, r.family, r.task, r.metric, value, _ends(r.low, r.high), f"{r.n:,}", gain])
     many = len({r.metric for r in results}) > 1
-    if many:
-        rows = [[*row[:3], r.metric, *row[3:]] for row, r in zip(rows, results, strict=True)]
-    value = ["metric", "value"] if many else [results[0].metric]
-    table(["model", "family", "task", *value, "95% interval", "pairs"], rows)
+    columns = ["model", "family", "task", "metric", "value", "95% interval", "pairs", "over the first"]
+    if not many:
+        columns[4] = results[0].metric
+    shown = [
+        i for i, name in enumerate(columns) if (name != "metric" or many) and any(row[i] for row in rows)
+    ]
+    table([columns[i] for i in shown], [[row[i] for i in shown] for row in rows])
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}"
