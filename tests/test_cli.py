@@ -837,6 +837,17 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             4,
             "No device 'gpu' here. There is: cpu",
         ),
+        (
+            "label --pairs pairs.tsv --teacher PLM --out o.tsv --show 3".split(),
+            2,
+            "--show is how many rewritten sentences to look at",
+        ),
+        (
+            "distill --pairs pairs.tsv --family bi --start PLM --out o --set distill.bi.objective=cosent "
+            "--set distill.bi.batch_size=1".split(),
+            2,
+            "it compares the pairs of a step, and batch_size=1 gives it one alone",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(

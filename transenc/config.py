@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from transenc.errors import ConfigError
 from transenc.registry import did_you_mean
@@ -28,6 +28,7 @@ OBJECTIVES = {
     "kl": "divergence of softened probabilities from softened labels (Hinton et al. 2015)",
     "contrastive": "pull positives together, push negatives beyond a margin (Hadsell et al. 2006)",
 }
+COMPARING = ("cosent", "angle", "listnet", "listmle", "margin_mse")  # whose loss of one pair alone is 0
 # Families an objective does not fit, and why.
 UNFIT = {
     ("soft_bce", "bi"): "needs a logit, which a cosine is not",
@@ -166,8 +167,12 @@ class DistillSettings(FitSettings):
 
     @field_validator("objective")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _known(cls, value: str, info: ValidationInfo) -> str:
         value = value.replace("-", "_")
+        if value in COMPARING and info.data.get("batch_size") == 1:
+            raise ValueError(
+                "it compares the pairs of a step, and batch_size=1 gives it one alone: take 2 or more"
+            )
         if value not in OBJECTIVES:
             hint = did_you_mean(value, list(OBJECTIVES))
             raise ValueError(f"no such objective.{hint} There are: {', '.join(OBJECTIVES)}")

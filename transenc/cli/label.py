@@ -42,7 +42,9 @@ def label(
             help="Rewrite sentences: NAME[:option=value,...]; with --gold FILE its labels are copied."
         ),
     ] = None,
-    show: Annotated[int, typer.Option(min=1, help="With --augment and no --out: how many to look at.")] = 10,
+    show: Annotated[
+        int | None, typer.Option(min=1, help="With --augment and no --out: how many to look at; default: 10.")
+    ] = None,
     combine: Annotated[str, typer.Option(help="mean or rank-mean of several teachers.")] = "mean",
     both_orders: Annotated[
         bool, typer.Option("--both-orders", help="A cross-encoder scores the mean of (a, b) and (b, a).")
@@ -94,10 +96,14 @@ def label(
         from transenc.cli.augmenting import augment_file
 
         augment_file(
-            augment, gold=gold, gold_range=gold_range, pairs=pairs, corpus=list(corpus or []), out=out, show=show,
-            columns=names, skip_bad=skip_bad, seed=seed, device=device, precision=precision, offline=offline,
+            augment, gold=gold, gold_range=gold_range, pairs=pairs, corpus=list(corpus or []), out=out,
+            show=show or 10, columns=names, skip_bad=skip_bad, seed=seed, device=device, precision=precision, offline=offline,
         )  # fmt: skip
         return
+    if show is not None:
+        raise ConfigError(
+            "--show is how many rewritten sentences to look at: give --augment NAME, or leave it out."
+        )
     if not teacher or out is None:
         raise ConfigError("Give --teacher MODEL and --out FILE, or look at --augment NAME.")
     if (pairs is None) == (not corpus):
