@@ -97,7 +97,8 @@ def label(
 
         augment_file(
             augment, gold=gold, gold_range=gold_range, pairs=pairs, corpus=list(corpus or []), out=out,
-            show=show or 10, columns=names, skip_bad=skip_bad, seed=seed, device=device, precision=precision, offline=offline,
+            show=show or 10, columns=names, skip_bad=skip_bad, seed=seed, device=device, precision=precision,
+            offline=offline,
         )  # fmt: skip
         return
     if show is not None:
