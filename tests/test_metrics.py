@@ -131,9 +131,9 @@ def test_bootstrap_leaves_out_resamples_of_one_class() -> None:
 
 def test_bootstrap_of_all_sts_pairs_takes_seconds() -> None:
     scores, gold = sample(0, n=18_700, levels=None)
-    start = time.perf_counter()
+    start = time.process_time()
     low, high = bootstrap(spearman, scores, gold)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert low < spearman(scores, gold) < high
 
 
