@@ -246,6 +246,7 @@ def test_bad_options_are_refused(spec: str) -> None:
 
 def test_a_masked_language_model_fills_gaps_with_whole_words(tmp_path: Path) -> None:
     import torch
+    from safetensors.torch import load_file, save_file
     from transformers import BertConfig, BertForMaskedLM
 
     from tests.tiny import tiny_tokenizer
@@ -274,6 +275,11 @@ def test_a_masked_language_model_fills_gaps_with_whole_words(tmp_path: Path) -> 
     after = Substitute().augment(["the dog runs"], generators(0, "x", 0, 1), fill=model)[0]
     assert len(after.split()) == 3 and after != "the dog runs"
     assert Insert().augment(["dog " * 30], generators(3, "x", 0, 1), fill=model)[0].count("dog") == 30
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["cls.predictions.transform.dense.weight"] = torch.ones(8, 16)  # which would be drawn at random
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match="transform.dense.weight, or has it in another shape"):
+        load_masked_lm(tmp_path, "tiny", Compute("cpu", "fp32"))
 
 
 def test_a_model_without_a_masked_language_model_head_is_refused(plm: Path) -> None:

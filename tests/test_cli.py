@@ -995,9 +995,12 @@ def test_closed_streams_are_no_bug_and_no_file_takes_their_place(closed: str, tm
     code = (
         "from transenc.cli import app; app._fill_streams(); assert open('new', 'w').fileno() > 2; app.main()"
     )
-    command = shlex.join([sys.executable, "-c", code, "backends"])
-    done = subprocess.run(["/bin/sh", "-c", f"{command} {closed}"], cwd=tmp_path, check=False)
-    assert done.returncode == 0
+    child = [sys.executable, "-c", "import os; [os.fstat(number) for number in range(3)]"]
+    inherited = f"app._fill_streams(); import subprocess, sys; sys.exit(subprocess.call({child}))"
+    for script in (code, f"from transenc.cli import app; {inherited}"):
+        command = shlex.join([sys.executable, "-c", script, "backends"])
+        done = subprocess.run(["/bin/sh", "-c", f"{command} {closed}"], cwd=tmp_path, check=False)
+        assert done.returncode == 0
 
 
 def test_a_closed_pipe_of_help_ends_with_the_same_code() -> None:

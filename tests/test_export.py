@@ -18,6 +18,7 @@ import torch
 from tests.conftest import make_pairs
 from tests.tiny import ARCHS, WITH_TYPES, tiny_plm
 from transenc import store
+from transenc.cli.export import _pairs
 from transenc.errors import ConfigError, DamagedError, MachineError, ParityError, RefusedError
 from transenc.export import onnx as export
 from transenc.export import scan, trace
@@ -556,3 +557,13 @@ def test_texts_of_every_length_bucket_are_made() -> None:
     made = ladder(make_pairs(10), 64)
     lengths = {len(s.split()) for s in made.sentences}
     assert lengths == {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64}
+
+
+def test_columns_of_pairs_to_compare_on_need_no_score(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.tsv"
+    file.write_text("q1\tq2\tother\na\tb\tx\nc\td\ty\n")
+    given, gold = _pairs(file, None, "q1,q2")
+    assert list(given.rows()) == [("a", "b"), ("c", "d")]
+    assert gold.scores is not None
+    with pytest.raises(ConfigError, match="a||b lines have no columns"):
+        _pairs(tmp_path / "pairs.txt", None, "q1,q2")

@@ -178,11 +178,11 @@ def test_what_another_process_met_is_told(fault: Exception, kind: type[Exception
     thread.start()
     try:
         ours.send((Stage("prime/a", "prime"), "x"))
-        what, error = ours.recv()
-        assert what == "error"
+        worker = Worker(None, ours, Stage("prime/a", "prime"))  # type: ignore[arg-type]
+        error = Workers([], StopFlag(), lambda progress: None)._take(worker, lambda stage, info: None)
         assert type(error) is kind
         assert said in str(error)
-        assert "in finish" in error.__notes__[0]
+        assert "in finish" in str(error.__cause__)
     finally:
         ours.close()
         thread.join()

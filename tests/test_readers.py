@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import logging
@@ -7,6 +8,7 @@ import os
 import tracemalloc
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +21,7 @@ from transenc import lines
 from transenc.errors import ConfigError, DataError, MachineError
 from transenc.pairs import Pairs
 from transenc.readers import Reject, SkipBad, read_pairs, read_sentences
-from transenc.writers import SUFFIXES_OUT, write_pairs
+from transenc.writers import SUFFIXES_OUT, WRITERS, write_pairs
 
 HEADER = b"sentence1\tsentence2\tscore\n"
 FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -582,3 +584,22 @@ def test_any_change_to_a_parquet_file_becomes_rows_or_one_error(data: st.DataObj
         read_pairs(save("p.parquet", bytes(content)), scores="optional")
     except DataError as error:
         assert str(error).startswith("p.parquet:")
+
+
+def test_a_full_disk_names_the_file_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(pairs: Pairs, file: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(WRITERS, ".tsv", full)
+    with pytest.raises(MachineError, match="^mine.tsv cannot be written: .*[Nn]o space left"):
+        write_pairs(Pairs.from_rows(["a"], ["b"]), tmp_path / "part.tsv", told=Path("mine.tsv"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_row_that_is_bad_otherwise_leaves_no_quote_open(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text('sentence1,sentence2\n"a" b,c\n6" tall,foo\nok,fine\n')
+    found = read_pairs(file, scores="ignored", skip_bad=SkipBad(1))
+    assert list(found.rows()) == [('6" tall', "foo"), ("ok", "fine")]

@@ -125,6 +125,17 @@ def test_weights_that_the_last_step_spoilt_are_named() -> None:
         fit(module, 20, loss_of, Fit(settings, Compute(), 7, "stage"))
 
 
+def test_another_fault_of_a_development_score_is_not_laid_to_the_learning_rate() -> None:
+    module, loss_of = problem()
+
+    def evaluate() -> float:
+        raise DataError("The tokenizer makes no token of ''.")
+
+    settings = FitSettings(epochs=1, batch_size=6, evaluate_every=2)
+    with pytest.raises(DataError, match=r"stage: no development score at step 1: .* of ''\.$"):
+        fit(module, 6, loss_of, Fit(settings, Compute(), 1, "stage", evaluate=evaluate))
+
+
 def test_weights_that_cannot_be_scored_are_named_with_the_step_that_spoilt_them() -> None:
     module, loss_of = problem()
     settings = FitSettings(epochs=1, batch_size=6, learning_rate=1e30, warmup=0.0, evaluate_every=2)

@@ -50,6 +50,10 @@ def _place(
     return places
 
 
+class OpenQuote(BadRow):
+    """A quote that is not closed on its line, so that the text may go on over line breaks."""
+
+
 def _split_tsv(line: str) -> list[str]:
     return line.split("\t")
 
@@ -59,10 +63,11 @@ def _split_csv(line: str) -> list[str]:
     try:
         return next(csv.reader([line], strict=True), [])
     except csv.Error as error:
-        reason = str(error)
-        if reason == "unexpected end of data":
-            reason = "a quote is not closed on this line (text with line breaks: use .jsonl)"
-        raise BadRow(reason) from None
+        if str(error) == "unexpected end of data":
+            raise OpenQuote(
+                "a quote is not closed on this line (text with line breaks: use .jsonl)"
+            ) from None
+        raise BadRow(str(error)) from None
 
 
 def _table(split: Callable[[str], list[str]]) -> Callable[[Path, Sequence[Column], Sequence[Column]], Rows]:
@@ -84,7 +89,7 @@ def _table(split: Callable[[str], list[str]]) -> Callable[[Path, Sequence[Column
             nonlocal torn
             try:
                 values = split(line)
-            except BadRow:
+            except OpenQuote:
                 torn = True
                 raise
             if torn and line.count('"') % 2:

@@ -143,6 +143,11 @@ class Workers:
         if kind == "error":
             assert isinstance(content, Exception)
             return content
+        if kind == "bug":
+            error, where = content
+            assert isinstance(error, Exception)
+            error.__cause__ = RuntimeError(where)  # which --debug shows
+            return error
         on_done(stage, content)
         return None
 
@@ -187,8 +192,7 @@ def _serve(pipe: Connection, portable: Callable[[], Runner], signalled: Any) -> 
             pipe.send(("error", error))
         except Exception as error:
             told = of_machine(error) or RuntimeError(f"{type(error).__name__}: {error}")
-            told.add_note(traceback.format_exc())  # which --debug shows
-            pipe.send(("error", told))
+            pipe.send(("bug", (told, traceback.format_exc())))
 
 
 @dataclass(frozen=True)

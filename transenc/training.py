@@ -209,9 +209,10 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
                 try:
                     metric = run.evaluate()
                 except DataError as error:
-                    # NaN, when this step spoilt the weights: its loss was taken before.
                     told = f"{run.stage}: no development score at step {finished}: {error}"
-                    raise DataError(f"{told} Try a lower learning rate.") from error
+                    # This step may have spoilt the weights after its loss was taken: NaN, or far beyond any model's.
+                    spoilt = not all(bool((p.abs() < 1e6).all()) for p in module.parameters())
+                    raise DataError(f"{told} Try a lower learning rate." if spoilt else told) from error
                 if result.best is None or metric > result.best:
                     result.best, result.best_step = metric, finished
                     best = _copied(module)

@@ -15,11 +15,11 @@ from transenc.lines import BadRow, show, usable_text, why
 from transenc.pairs import Pairs
 
 
-def write_pairs(pairs: Pairs, path: Path) -> None:
+def write_pairs(pairs: Pairs, path: Path, *, told: Path | None = None) -> None:
     """Write pairs, and scores if there are any, as .tsv, .jsonl or .parquet; equal pairs give equal bytes.
 
     The file appears whole or not at all. What is written reads back equal; text that could not, such as a tab
-    in .tsv, and NaN raise DataError.
+    in .tsv, and NaN raise DataError. told: what a full disk's error names, where the file is to be moved.
     """
     if path.suffix not in WRITERS:
         raise ConfigError(f"{path}: pairs are written as {', '.join(SUFFIXES_OUT)}, not '{path.suffix}'.")
@@ -35,7 +35,7 @@ def write_pairs(pairs: Pairs, path: Path) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise MachineError(f"{path} cannot be written: {why(error)}.") from error
+        raise MachineError(f"{told or path} cannot be written: {why(error)}.") from error
     finally:
         temporary.unlink(missing_ok=True)
 

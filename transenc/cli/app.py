@@ -56,7 +56,7 @@ def common(
 def _fill_streams() -> None:
     """Give closed standard streams (`>&-`) to the null device; else the next files that are opened would be these."""
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
+        os.set_inheritable(handle, True)  # for the processes of --devices as well
     os.close(handle)
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:

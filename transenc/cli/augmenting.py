@@ -30,7 +30,7 @@ def augment_file(
     from transenc.errors import ConfigError, DataError
     from transenc.gold import check_labels
     from transenc.readers import SkipBad, read_pairs, read_sentences
-    from transenc.single import refuse_existing
+    from transenc.single import output_file, refuse_existing
     from transenc.stages.augment import augment_sentences, augmented_pairs, outside_files
     from transenc.writers import check_suffix, write_pairs
 
@@ -62,7 +62,8 @@ def augment_file(
         made, facts = augmented_pairs(labelled, rewritten)
         if not len(made):
             raise DataError(f"{', '.join(specs)} changed none of {len(labelled):,} pairs of {gold}.")
-        write_pairs(made, out)
+        with output_file(out) as (_, result):
+            write_pairs(made, result, told=out)
         told = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in facts.items())
         say(f"{out}: of {len(labelled):,} gold pairs {told}")
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -218,12 +218,15 @@ def _pairs(file: Path | None, skip_bad: str | None, columns: str | None) -> tupl
         raise ConfigError(
             f"{'--skip-bad' if skip else '--columns'} is for one's own file: give --pairs FILE."
         )
-    names = column_names(columns, scored=True)
+    names = column_names(columns, scored=False)
+    if names and file is not None and file.name.lower().removesuffix(".gz").endswith(".txt"):
+        raise ConfigError(f"{file}: a||b lines have no columns that --columns could name: leave it out.")
     demo = tasks.dev(tasks.get("demo"), None, offline=True)
     assert demo is not None
     if file is None:
         return demo, demo
-    given = read_pairs(file, scores="optional", skip_bad=skip, columns=names)
+    scores: Literal["ignored", "optional"] = "ignored" if len(names) == 2 else "optional"
+    given = read_pairs(file, scores=scores, skip_bad=skip, columns=names)
     usable = given.scores is not None and len(np.unique(given.scores)) > 1
     return given, given if usable else demo
 

@@ -216,7 +216,7 @@ def label(
                 note(rule_line(report))
                 if not len(scored):
                     raise DataError(f"{sampler} keeps none of the pairs; give more text or more --gold.")
-            write_pairs(scored, result)
+            write_pairs(scored, result, told=out)
     say(
         f"{out}: {len(scored):,} pairs over {len(scored.sentences):,} sentences, "
         f"mean {labels.values.mean():.3f}, {labels.clipped:,} scores changed by '{labels.rule}'"

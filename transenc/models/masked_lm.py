@@ -81,17 +81,18 @@ def load_masked_lm(path: Path, name: str, compute: Compute) -> MaskedLM:
         raise ConfigError(f"{name} has no mask token, so it cannot fill gaps; name another with model=NAME.")
     module = load_module(path, "AutoModelForMaskedLM", new_head=True)
     # Here no head may be new: it would be random, and its words nonsense.
-    stored: set[str] = set()
+    stored: dict[str, tuple[int, ...]] = {}
     for file in sorted(path.glob("*.safetensors")):
         with safe_open(file, "np") as tensors:
-            stored |= set(tensors.keys())
+            stored |= {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
     body = f"{getattr(module, 'base_model_prefix', '')}."
-    head = [n for n, p in module.named_parameters() if p.ndim == 2 and not n.startswith(body)]
-    missing = [n for n in head if n not in stored]
+    head = {key: tuple(p.shape) for key, p in module.named_parameters() if not key.startswith(body)}
+    missing = [key for key, shape in head.items() if len(shape) == 2 and key not in stored]
+    missing += [key for key, shape in head.items() if stored.get(key, shape) != shape]
     if missing:
         raise ConfigError(
-            f"{name} is no masked language model (it lacks {missing[0]}); name one with model=NAME, such as "
-            "bert-base-uncased or roberta-base."
+            f"{name} is no masked language model (it lacks {missing[0]}, or has it in another shape); name one with "
+            "model=NAME, such as bert-base-uncased or roberta-base."
         )
     config: Any = module.config
     return MaskedLM(

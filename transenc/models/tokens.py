@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +50,10 @@ class Tokens:
         return np.diff(self.offsets)
 
 
+# Before tokenizers 0.23 nothing may be set while another thread encodes; a tokenizer itself uses all cores.
+_TURN = Lock()
+
+
 def tokenize(
     tokenizer: Tokenizer,
     texts: Sequence[str] | Sequence[tuple[str, str]],
@@ -62,6 +67,17 @@ def tokenize(
     Work goes in blocks, since the tokenizer's own result objects are many times larger than the ids, and made of
     whole texts before these are cut. block, characters: what one holds at most, or a single text.
     """
+    with _TURN:
+        return _tokenized(tokenizer, texts, max_length, block, characters)
+
+
+def _tokenized(
+    tokenizer: Tokenizer,
+    texts: Sequence[str] | Sequence[tuple[str, str]],
+    max_length: int,
+    block: int,
+    characters: int,
+) -> Tokens:
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     ids, types = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)]

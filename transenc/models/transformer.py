@@ -275,7 +275,7 @@ def load_module(path: Path, auto: str, *, new_head: bool = False, **options: Any
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they count as missing below, and are named
+                ignore_mismatched_sizes=True,  # told below: they are listed apart from those that are missing
                 **options,
             )
     except Exception as error:
