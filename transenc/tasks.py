@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 
 from transenc.errors import ConfigError, DataError
-from transenc.lines import one_line
 from transenc.metrics import metric_for
 from transenc.pairs import Pairs, join, plain
 from transenc.readers import SkipBad, read_pairs, read_sentences
@@ -453,7 +452,6 @@ def from_hub(hub: Hub, *, offline: bool = False) -> Path:
             local_files_only=offline or HF_HUB_OFFLINE,
         )
     except Exception as error:  # the hub's client raises its own, the HTTP library's and the system's errors
-        gone = offline or HF_HUB_OFFLINE
-        why = "not in its cache, and --offline" if gone else f"{type(error).__name__}: {one_line(error)}"
+        why = "not in its cache, and --offline" if offline or HF_HUB_OFFLINE else type(error).__name__
         raise DataError(f"datasets/{hub.repo}/{hub.path}: {why}") from error
     return Path(found)
