@@ -397,15 +397,11 @@ def check_used(
 
 def check_once(given: Mapping[str, Any], changed: Mapping[str, Any], group: str = "") -> None:
     """Raise ConfigError for a setting that an option and --set give different values."""
-
-    def listed(value: Any) -> Any:
-        return [value] if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
-
     for key, value in given.items():
         other = changed.get(key, value)
         if isinstance(value, Mapping) and isinstance(other, Mapping):
             check_once(value, other, f"{group}{key}.")
-        elif listed(value) != listed(other):
+        elif _listed(value) != _listed(other):
             raise ConfigError(
                 f"Setting '{group}{key}' is {value!r} by its option and {other!r} by --set: give one of them."
             )
