@@ -13,7 +13,7 @@ from transenc.augmenters import Fill
 from transenc.cycle import Stage, batches
 from transenc.errors import DamagedError
 from transenc.gold_plan import GOLD
-from transenc.kinds import WORK
+from transenc.kinds import WORK, Info
 from transenc.memory import release
 from transenc.models.device import Compute
 from transenc.pairs import Pairs, Scores, join
@@ -23,7 +23,6 @@ from transenc.record import warn_of_changes
 from transenc.stages.context import Context
 from transenc.store import canonical, fingerprint
 
-Info = dict[str, Any]
 NO_PAIRS = join([])
 
 
