@@ -206,13 +206,18 @@ FORMATS: dict[str, Callable[[Path, Sequence[Column], Sequence[Column]], Rows]] =
 }
 
 
+def suffix_of(path: Path) -> str:
+    """Return the suffix that tells a file's format, in lower case: what is compressed keeps that of its content."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
 def columns_of(path: Path) -> list[str]:
     """Return the column names of a table, or the keys of the first line of a .jsonl; none for plain lines.
 
     Raises DataError for a file that cannot be read.
     """
     check_file(path)
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    suffix = suffix_of(path)
     if suffix == ".parquet":
         import pyarrow.parquet as pq  # local: heavy
 

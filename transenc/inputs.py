@@ -17,6 +17,7 @@ from transenc.config import build as build_settings
 from transenc.cycle import Student, student_names
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError, DataError
+from transenc.formats import suffix_of
 from transenc.gold import Gold, check_judge, check_use, read_gold, without_tests
 from transenc.models.bi import BiEncoder, BiFamily
 from transenc.models.device import Compute
@@ -198,7 +199,7 @@ def _columns(settings: Settings) -> tuple[str, ...]:
     scored = [name for name in (settings.dev, *settings.evaluate) if name and name not in tasks.names()]
     scored += [gold] if gold and gold.partition(":")[0] not in tasks.GOLD else []
     files = [name for name in (*scored, settings.pairs, target) if name]
-    if settings.columns is not None and all(f.lower().removesuffix(".gz").endswith(".txt") for f in files):
+    if settings.columns is not None and all(suffix_of(Path(f)) == ".txt" for f in files):
         raise ConfigError(
             "--columns names those of files of pairs, and none is given that has any: leave it out."
         )

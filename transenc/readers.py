@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from transenc.errors import ConfigError, DataError
-from transenc.formats import FORMATS, Column, columns_of
+from transenc.formats import FORMATS, Column, columns_of, suffix_of
 from transenc.lines import BadRow, check_file, show, usable_text
 from transenc.pairs import Pairs
 from transenc.registry import did_you_mean
@@ -184,10 +184,15 @@ def read_pairs(
     return Pairs(list(ids), np.array(left, np.int64), np.array(right, np.int64), gold)
 
 
-def column_names(given: str | None, *, scored: bool) -> tuple[str, ...]:
-    """Return the names that --columns gives to the two sides and the score, which only `scored` pairs need."""
+def column_names(given: str | None, *, scored: bool, file: Path | None = None) -> tuple[str, ...]:
+    """Return the names that --columns gives to the two sides and the score, which only `scored` pairs need.
+
+    Raises ConfigError for names that are not that many, and for any that are meant for a `file` without columns.
+    """
     if given is None:
         return ()
+    if file is not None and suffix_of(file) == ".txt":
+        raise ConfigError(f"{file}: a||b lines have no columns that --columns could name: leave it out.")
     names = tuple(name.strip() for name in given.split(","))
     if not all(names) or len(set(names)) < len(names) or len(names) not in ((3,) if scored else (2, 3)):
         wanted = "both sides and the score, as q1,q2,is_duplicate" if scored else "both sides, as q1,q2"
@@ -235,9 +240,8 @@ def _rows(
 ) -> Iterator[tuple[int, Sequence[object]]]:
     """Yield (line, columns) of every readable row; count all rows and reject the others."""
     check_file(path)
-    name = path.name.lower()
-    suffix = Path(name.removesuffix(".gz")).suffix
-    if suffix not in FORMATS or (suffix == ".parquet" and name.endswith(".gz")):
+    suffix = suffix_of(path)
+    if suffix not in FORMATS or (suffix == ".parquet" and path.name.lower().endswith(".gz")):
         known = list(FORMATS)
         raise DataError(
             f"{path}: unknown suffix '{path.suffix}'.{did_you_mean(suffix, known)} "

@@ -218,9 +218,7 @@ def _pairs(file: Path | None, skip_bad: str | None, columns: str | None) -> tupl
         raise ConfigError(
             f"{'--skip-bad' if skip else '--columns'} is for one's own file: give --pairs FILE."
         )
-    names = column_names(columns, scored=False)
-    if names and file is not None and file.name.lower().removesuffix(".gz").endswith(".txt"):
-        raise ConfigError(f"{file}: a||b lines have no columns that --columns could name: leave it out.")
+    names = column_names(columns, scored=False, file=file)
     demo = tasks.dev(tasks.get("demo"), None, offline=True)
     assert demo is not None
     if file is None:

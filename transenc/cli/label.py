@@ -79,9 +79,7 @@ def label(
         raise ConfigError("--gold-range is the scale of --gold: give --gold FILE, or leave it out.")
     if columns is not None and pairs is None and gold is None:
         raise ConfigError("--columns names those of --pairs or --gold: give one of them, or leave it out.")
-    if columns is not None and pairs is not None and pairs.name.lower().removesuffix(".gz").endswith(".txt"):
-        raise ConfigError(f"{pairs}: a||b lines have no columns that --columns could name: leave it out.")
-    names = column_names(columns, scored=gold is not None)
+    names = column_names(columns, scored=gold is not None, file=pairs)
     if augment:
         scoring = {
             "--teacher": teacher, "--sampler": sampler, "--encoder": encoder, "--max-pairs": max_pairs,
