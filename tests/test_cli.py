@@ -20,11 +20,13 @@ import torch
 from tests.conftest import make_pairs
 from transenc.cli.app import main
 from transenc.cli.console import table
+from transenc.config import build
 from transenc.interrupt import StopFlag
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
 from transenc.pairs import join
 from transenc.readers import read_pairs
+from transenc.session import default_root
 from transenc.writers import write_pairs
 
 TINY_CYCLE = [
@@ -356,6 +358,26 @@ def test_a_dry_run_counts_the_pairs_of_each_family(run: Any, plm: Path, tmp_path
     assert n > own
     assert what["cycle-1/label-bi/tiny"] == f"{n} pairs" != what["cycle-1/silver-cross"] == f"{own} pairs"
     assert what["cycle-1/distill-bi/tiny"].startswith(f"{own} examples")
+
+
+def test_a_run_mines_pairs_from_several_files(run: Any, plm: Path, tmp_path: Path) -> None:
+    sentences = make_pairs(30, seed=9).sentences
+    halves = {"first.v1.txt": sentences[:20], "second.txt": sentences[10:]}
+    for name, part in {**halves, "whole.txt": sentences}.items():
+        (tmp_path / name).write_text("\n".join(part) + "\n")
+
+    def pairs(*files: str) -> tuple[int, str]:
+        corpora = (word for file in files for word in ("--corpus", file))
+        shown = run("cycle", "--plm", str(plm), *corpora, "--cycles", "1", "--dry-run", "--json")
+        assert shown.code == 0, shown.err
+        what = {row["stage"]: row["what"] for row in map(json.loads, shown.out.splitlines())}
+        return int(what["pairs"].split()[0]), shown.err
+
+    assert pairs(*halves)[0] == pairs("whole.txt")[0]
+    settings = build({"plm": [str(plm)], "corpus": list(halves)})
+    assert default_root(settings).name.endswith("-first+1")
+    alone = [build({"plm": ["x"], "corpus": given}) for given in ("a.txt", ["a.txt"])]
+    assert [s.model_dump(mode="json")["corpus"] for s in alone] == ["a.txt", "a.txt"]
 
 
 def test_an_option_and_a_setting_may_say_the_same(run: Any, plm: Path) -> None:
@@ -719,11 +741,6 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             "is a file, not a run",
         ),
         (
-            ["cycle", "--plm", "PLM", "--corpus", "a.txt", "--corpus", "b.txt"],
-            2,
-            "one --corpus, not 2 (a.txt, b.txt)",
-        ),
-        (
             ["cycle", "--plm", "PLM", "--task", "demo", "--seed", "3", "--set", "seed=7"],
             2,
             "'seed' is 3 by its option and 7 by --set",
@@ -894,6 +911,9 @@ def test_every_file_of_pairs_of_a_cycle_may_have_columns_of_other_names(run: Any
     domain = ["--recipe", "augsbert-domain", "--gold", "gold.csv", "--corpus", "target.csv"]
     shown = run(*command, *domain, "--set", "columns=q1,q2,same")
     assert (shown.code, "the labels of target.csv are ignored" in shown.err) == (0, True)
+    Path("more.txt").write_text("a dog runs far\na cat sits still\n")
+    both = run(*command, *domain, "--corpus", "more.txt", "--set", "columns=q1,q2,same")
+    assert (both.code, "the labels of target.csv are ignored" in both.err) == (0, True)
     shown = run(*command, "--pairs", "pairs.csv", "--columns", "q1,q2")
     assert (shown.code, "both sides and the score" in shown.err) == (2, True)
 

@@ -53,7 +53,7 @@ def model_card(
             "transenc and the engines that it exports compute, and sentence-transformers where transenc is: "
             "`CrossEncoder(DIR, trust_remote_code=True)`"
         )
-    source = settings.task or settings.pairs or settings.corpus
+    source = settings.task or settings.pairs or ", ".join(settings.corpora)
     gold = settings.gold.source
     starts = [plm] if chosen["model"].startswith("prime/") else [plm, *partners]
     carried = any(start.tuned for start in starts)

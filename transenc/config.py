@@ -258,8 +258,8 @@ class Settings(Frozen):
     )
     task: str | None = Field(None, description="The task whose pairs are trained on and whose tests are run.")
     pairs: str | None = Field(None, description="File of given pairs, instead of a task's.")
-    corpus: str | None = Field(
-        None, description="File of sentences that pairs are mined from, instead of a task's."
+    corpus: str | tuple[str, ...] | None = Field(
+        None, description="File of sentences that pairs are mined from, or a list of them; null: a task's."
     )
     dev: str | None = Field(
         None, description="Task or scored file whose development pairs select; null: the task's own."
@@ -308,6 +308,19 @@ class Settings(Frozen):
     gold: GoldSettings = GoldSettings()
 
     _tuples = field_validator("plm", "evaluate", mode="before")(_listed)
+
+    @field_validator("corpus", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        # A file alone stands as such in run.yaml, in whichever way it was given.
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple(value) if len(value) > 1 else value[0] if value else None
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """Return the files of sentences that pairs are mined from."""
+        return _listed(self.corpus) or ()
 
 
 class _Loader(yaml.SafeLoader):

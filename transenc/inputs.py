@@ -160,7 +160,8 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
         given = read_pairs(Path(settings.pairs), scores="ignored", skip_bad=skip, columns=names)
         inputs = _from_pairs(given, f"{len(given):,} pairs of {settings.pairs}")
     elif settings.corpus:
-        inputs = mined(_sentences(settings, Path(settings.corpus), skip, names), settings.corpus)
+        files = [Path(name) for name in settings.corpora]
+        inputs = mined(_sentences(settings, files, skip, names), ", ".join(settings.corpora))
     elif scenario in ("gold", "few") and gold is not None:
         inputs = mined(list(gold.pairs.sentences), f"the gold pairs of {settings.gold.source}")
     elif task is not None and task.corpus:
@@ -195,10 +196,10 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
 
 def _columns(settings: Settings) -> tuple[str, ...]:
     """Return the other names of the columns of the user's pairs; refuse them where no file has any of these."""
-    gold, target = settings.gold.source, settings.corpus if settings.gold.scenario == "domain" else None
+    gold, targets = settings.gold.source, settings.corpora if settings.gold.scenario == "domain" else ()
     scored = [name for name in (settings.dev, *settings.evaluate) if name and name not in tasks.names()]
     scored += [gold] if gold and gold.partition(":")[0] not in tasks.GOLD else []
-    files = [name for name in (*scored, settings.pairs, target) if name]
+    files = [name for name in (*scored, settings.pairs, *targets) if name]
     if settings.columns is not None and all(suffix_of(Path(f)) == ".txt" for f in files):
         raise ConfigError(
             "--columns names those of files of pairs, and none is given that has any: leave it out."
@@ -304,11 +305,21 @@ def _from_corpus(
     return inputs
 
 
-def _sentences(settings: Settings, path: Path, skip: SkipBad | None, columns: Sequence[str]) -> list[str]:
-    """Read the sentences of a corpus, or for a target both sides of a file of pairs."""
-    if settings.gold.scenario == "domain" and is_table_of_pairs(path, columns):
-        return list(read_pairs(path, scores="ignored", skip_bad=skip, columns=columns).sentences)
-    return read_sentences([path], skip_bad=skip)
+def _sentences(
+    settings: Settings, files: Sequence[Path], skip: SkipBad | None, columns: Sequence[str]
+) -> list[str]:
+    """Read the sentences of a corpus, each distinct one once, or for a target both sides of a file of pairs."""
+    if settings.gold.scenario != "domain":
+        return read_sentences(files, skip_bad=skip)
+    found: dict[str, None] = {}
+    for path in files:
+        if is_table_of_pairs(path, columns):
+            found |= dict.fromkeys(
+                read_pairs(path, scores="ignored", skip_bad=skip, columns=columns).sentences
+            )
+        else:
+            found |= dict.fromkeys(read_sentences([path], skip_bad=skip))
+    return list(found)
 
 
 def _no_remining(settings: Settings, *, mined: bool) -> str:
@@ -321,12 +332,9 @@ def _no_remining(settings: Settings, *, mined: bool) -> str:
 
 
 def _target_notice(settings: Settings, columns: Sequence[str], *, measured: bool) -> str:
-    target = settings.corpus or settings.pairs
-    found = (
-        f"the labels of {target} are ignored"
-        if target and has_scores(Path(target), columns)
-        else "no target label is read"
-    )
+    targets = settings.corpora or ((settings.pairs,) if settings.pairs else ())
+    scored = [name for name in targets if has_scores(Path(name), columns)]
+    found = f"the labels of {', '.join(scored)} are ignored" if scored else "no target label is read"
     return f"{found}; the last model is kept" + (", and test labels only measure it" if measured else "")
 
 

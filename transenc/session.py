@@ -370,7 +370,9 @@ def start_label(method: str) -> str:
 
 def default_root(settings: Settings) -> Path:
     """Return runs/<plm>[+<plm>...]-<task, or the name of the pairs', corpus' or gold's file>[-<recipe with gold>]."""
-    source = settings.pairs or settings.corpus or settings.gold.source
+    first, *more = settings.corpora or (None,)
+    source = settings.pairs or first or settings.gold.source
     what = settings.task or (Path(source).name.partition(".")[0] if source else "run")
+    what += f"+{len(more)}" if more and source == first else ""
     scenario = "" if settings.gold.scenario == "none" else f"-{settings.recipe}"
     return RUNS / f"{'+'.join(student_names(settings.plm))}-{what}{scenario}"

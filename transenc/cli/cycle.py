@@ -22,7 +22,9 @@ def cycle(
         str | None, typer.Option(help="Task whose pairs are used and whose tests are run.")
     ] = None,
     pairs: Annotated[Path | None, typer.Option(help="File of pairs to learn from, as they are.")] = None,
-    corpus: Annotated[list[Path] | None, typer.Option(help="File of sentences to mine pairs from.")] = None,
+    corpus: Annotated[
+        list[Path] | None, typer.Option(help="File of sentences to mine pairs from; repeat for several.")
+    ] = None,
     dev: Annotated[
         str | None, typer.Option(help="Task or scored file that selects; default: the task's own.")
     ] = None,
@@ -94,16 +96,11 @@ def cycle(
     from transenc.cli.console import note
     from transenc.inputs import check_sampler, settings_for
 
-    if corpus and len(corpus) > 1:  # a run is defined by one; of an option that is no list the last would win
-        raise ConfigError(
-            f"cycle takes one --corpus, not {len(corpus)} ({', '.join(map(str, corpus))}): put their sentences into "
-            "one file."
-        )
     flags: dict[str, Any] = {
         "plm": plm or None,
         "task": task,
         "pairs": str(pairs) if pairs else None,
-        "corpus": str(corpus[0]) if corpus else None,
+        "corpus": [str(file) for file in corpus] if corpus else None,
         "dev": dev,
         "evaluate": evaluate or None,
         "recipe": recipe,
