@@ -69,7 +69,7 @@ LAYERS = [
         "transenc.single",
         "transenc.repeats",
     ],
-    ["transenc.session", "transenc.single_stages"],
+    ["transenc.session", "transenc.single_stages", "transenc.single_label"],
     ["transenc.cli", "transenc.__main__"],
 ]
 

@@ -10,7 +10,9 @@ from tests.conftest import make_pairs
 from transenc.config import build
 from transenc.errors import ConfigError, Interrupted, MachineError
 from transenc.interrupt import StopFlag
+from transenc.readers import read_pairs
 from transenc.single import make_directory, output_file, refuse_existing
+from transenc.single_label import Scorers, label_to, mine_pairs
 from transenc.single_stages import distill_to, prime_to
 
 
@@ -77,6 +79,38 @@ def test_a_stopped_command_continues_to_the_same_bytes(what: str, plm: Path, tmp
     assert resumed == plain
     assert content(tmp_path / "out") == content(tmp_path / "plain")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "plain"]
+
+
+def test_labels_are_made_from_python_and_continue_where_they_stopped(plm: Path, tmp_path: Path) -> None:
+    scorers = Scorers(device="cpu", precision="fp32")
+    pairs = make_pairs(16)
+    plain = label_to([str(plm)], pairs, tmp_path / "plain.tsv", shard=4, scorers=scorers)
+    stop = StopFlag()
+
+    def second(progress: Any) -> None:
+        if progress.done == 8:
+            stop.signum = 15
+
+    options: dict[str, Any] = {"shard": 4, "scorers": scorers}
+    with pytest.raises(Interrupted):
+        label_to([str(plm)], pairs, tmp_path / "out.tsv", stop=stop, report=second, **options)
+    assert not (tmp_path / "out.tsv").exists()
+    seen: list[int] = []
+    label_to([str(plm)], pairs, tmp_path / "out.tsv", report=lambda p: seen.append(p.done), **options)
+    assert seen[0] == 12
+    assert (tmp_path / "out.tsv").read_bytes() == (tmp_path / "plain.tsv").read_bytes()
+    assert read_pairs(tmp_path / "out.tsv", scores="required").scores == pytest.approx(plain.labels.values)
+    with pytest.raises(ConfigError, match="exists already"):
+        label_to([str(plm)], pairs, tmp_path / "out.tsv", **options)
+
+
+def test_a_sampler_that_chooses_by_labels_needs_gold_ones_from_python_too(plm: Path, tmp_path: Path) -> None:
+    scorers, pairs = Scorers(device="cpu", precision="fp32"), make_pairs(12)
+    with pytest.raises(ConfigError, match="kde compares with gold labels"):
+        mine_pairs(list(pairs.sentences), "kde", scorers, teacher=str(plm))
+    with pytest.raises(ConfigError, match="kde compares with gold labels"):
+        label_to([str(plm)], pairs, tmp_path / "out.tsv", sampler="kde", scorers=scorers)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_result_committed_before_a_crash_is_only_moved(

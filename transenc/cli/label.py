@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -59,21 +59,12 @@ def label(
     offline: options.Offline = False,
 ) -> None:
     """Label given or mined pairs with the scores of one or several models, mapped to [0, 1]."""
-    import numpy as np
-
     from transenc.cli.console import Reporter, log_to_stderr, note
     from transenc.cli.console import out as say
-    from transenc.digests import pairs_digest
-    from transenc.errors import ConfigError, DataError
+    from transenc.errors import ConfigError
     from transenc.interrupt import stop_on_signals
-    from transenc.models.loading import load_scorer, scorer_digest
     from transenc.readers import SkipBad, column_names, read_pairs, read_sentences
-    from transenc.scorer import COMBINE, BothOrders, blend, to_labels
-    from transenc.seeds import derive
-    from transenc.single import output_file, refuse_existing
-    from transenc.stages.label import score_pairs
-    from transenc.store import fingerprint
-    from transenc.writers import check_suffix, check_writable, write_pairs
+    from transenc.single_label import Scorers, check_label, label_to, mine_pairs
 
     if gold_range is not None and gold is None:
         raise ConfigError("--gold-range is the scale of --gold: give --gold FILE, or leave it out.")
@@ -114,22 +105,8 @@ def label(
             f"{unused[0]} is about mining pairs of a --corpus; those of --pairs are all labelled."
         )
     sampler = sampler or "bm25"
-    if combine not in COMBINE:
-        raise ConfigError(f"--combine is one of {', '.join(COMBINE)}, not '{combine}'.")
-    if transform not in ("none", "rank"):
-        raise ConfigError(f"--transform is none or rank, not '{transform}'.")
-    check_suffix(out)
-    refuse_existing(out)
+    check_label(out, combine, transform)
     log_to_stderr()
-    loaded: dict[str, Any] = {}
-
-    def scorer_of(name: str) -> Any:
-        # One model in memory at a time.
-        if name not in loaded:
-            loaded.clear()
-            loaded[name] = load_scorer(name, device=device, precision=precision, offline=offline)
-        return loaded[name]
-
     skip = SkipBad.parse(skip_bad) if skip_bad else None
     known = None
     if gold is not None:
@@ -137,86 +114,31 @@ def label(
 
         known = read_pairs(gold, scores="required", score_range=gold_range, skip_bad=skip, columns=names)
         check_labels(known, str(gold))
-    keep: Any = None
+    scorers = Scorers(device=device, precision=precision, offline=offline)
     if pairs is not None:
         found = read_pairs(pairs, scores="ignored", skip_bad=skip, columns=names)
     else:
-        from transenc.samplers import mine
-        from transenc.samplers.mix import build
-
-        backend = build(sampler)
-        keep = getattr(backend, "keep", None)
-        if keep is not None and known is None:
-            raise ConfigError(f"The sampler {sampler} compares with gold labels: give --gold FILE.")
-        encode = None
-        if getattr(backend, "needs_encoder", False):
-            searcher = encoder or teacher[0]
-            encode = getattr(scorer_of(searcher), "encode", None)
-            if encode is None:
-                raise ConfigError(
-                    f"The sampler {sampler} compares embeddings, and {searcher} is a {scorer_of(searcher).family}-"
-                    "encoder, which makes none: name a bi-encoder with --encoder."
-                )
-        elif encoder is not None:
-            raise ConfigError(
-                f"The sampler {sampler} compares no embeddings, so --encoder {encoder} is of no use: leave it out, "
-                "or name --sampler semantic."
-            )
-        found = mine(
-            backend,
-            read_sentences(list(corpus or []), skip_bad=skip),
-            seed=seed,
-            encode=encode,
-            exclude=known,
-            max_pairs=max_pairs,
-        )
+        found = mine_pairs(
+            read_sentences(list(corpus or []), skip_bad=skip), sampler, scorers,
+            teacher=teacher[0], encoder=encoder, gold=known, max_pairs=max_pairs, seed=seed,
+        )  # fmt: skip
         note(f"{len(found):,} pairs mined by {sampler}")
-        if not len(found):
-            raise DataError(f"{sampler} found no pair in the corpus: give more text, or another --sampler.")
-    check_writable(found, out)
-    digest = pairs_digest(found)
     with stop_on_signals() as stop:
-        by_teacher = []
         reporter = Reporter(len(teacher))
-        with output_file(out) as (store, result), reporter.showing():
-            for number, name in enumerate(teacher, start=1):
-                # Keyed by content, so that neither other pairs' work nor another model's of this name is taken.
-                identity = fingerprint(
-                    {
-                        "teacher": scorer_digest(name, offline=offline),
-                        "pairs": digest,
-                        "precision": precision,
-                        "both": both_orders,
-                    }
-                )
-                scorer = scorer_of(name)
-                by_teacher.append(
-                    score_pairs(
-                        BothOrders(scorer) if both_orders and scorer.family == "cross" else scorer,
-                        found,
-                        shard=shard,
-                        checkpoints=store.checkpoints(f"teacher-{number}", identity),
-                        stop=stop,
-                        report=reporter.progress,
-                        stage=name,
-                    )
-                )
-            blended = blend(COMBINE[combine](by_teacher), None, transform, 0.0)
-            labels = to_labels(blended)
-            scored = found.with_scores(labels.values)
-            if keep is not None and known is not None:
-                from transenc.cli.gold import rule_line
+        with reporter.showing():
+            made = label_to(
+                teacher, found, out,
+                combine=combine, both_orders=both_orders, transform=transform,
+                sampler=None if pairs is not None else sampler, gold=known,
+                shard=shard, seed=seed, scorers=scorers, stop=stop, report=reporter.progress,
+            )  # fmt: skip
+    if made.rule is not None:
+        from transenc.cli.gold import rule_line
 
-                chosen, report = keep(
-                    known.scores, labels.values, np.random.default_rng(derive(seed, "label", "keep"))
-                )
-                scored, labels = scored.take(chosen), to_labels(blended[chosen])
-                note(rule_line(report))
-                if not len(scored):
-                    raise DataError(f"{sampler} keeps none of the pairs; give more text or more --gold.")
-            write_pairs(scored, result, told=out)
+        note(rule_line(made.rule))
+    labels = made.labels
     say(
-        f"{out}: {len(scored):,} pairs over {len(scored.sentences):,} sentences, "
+        f"{out}: {len(made.pairs):,} pairs over {len(made.pairs.sentences):,} sentences, "
         f"mean {labels.values.mean():.3f}, {labels.clipped:,} scores changed by '{labels.rule}'"
     )
     say(f"Next: transenc distill --pairs {out} --family cross --start PLM --out DIR")
