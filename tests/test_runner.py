@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import make_pairs
 from tests.runs import content, run_small, small_runner
@@ -54,6 +56,14 @@ def test_silver_labels_are_the_clipped_mean_of_the_teachers(tmp_path: Path, plm:
     silver = read_pairs(tmp_path / "run/cycle-1/silver-bi/silver.parquet", scores="required").scores
     np.testing.assert_allclose(silver, np.clip(np.mean(scores, axis=0), 0, 1), atol=1e-7)
     assert (tmp_path / "run/best/bi/s1/model.safetensors").is_file()
+
+
+def test_a_run_leaves_the_random_state_of_the_process_as_it_was(plm: Path, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    run_small(tmp_path / "run", plm, n=80, changes={"select": "agreement", "held_out": 0.25})
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]  # noqa: NPY002
 
 
 def test_the_same_command_again_does_nothing_and_changes_nothing(run: Path, plm: Path) -> None:

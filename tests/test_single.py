@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.conftest import make_pairs
 from transenc.config import build
@@ -63,7 +64,9 @@ def test_a_stopped_command_continues_to_the_same_bytes(what: str, plm: Path, tmp
             return prime_to(settings, list(pairs.sentences), out, device="cpu", **options)
         return distill_to(settings, "bi", pairs, None, out, device="cpu", **options)
 
+    before = torch.random.get_rng_state()
     plain = work(tmp_path / "plain")
+    assert torch.equal(torch.random.get_rng_state(), before)
     stop = StopFlag()
 
     def third(progress: Any) -> None:

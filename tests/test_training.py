@@ -45,6 +45,13 @@ def measured(module: torch.nn.Module) -> float:
     return value
 
 
+def test_training_leaves_the_random_state_of_the_process_as_it_was() -> None:
+    module, loss_of = problem()
+    before = torch.random.get_rng_state()
+    fit(module, 20, loss_of, Fit(SETTINGS, Compute("cpu", "fp32"), 1, "stage"))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("stop_at", [1, 2, 5, 11])
 @pytest.mark.parametrize("evaluated", [True, False])
 @pytest.mark.parametrize("average", ["none", "ema:0.9", "last:0.5"])

@@ -20,6 +20,7 @@ from transenc.pairs import Pairs, Scores, join
 from transenc.parallel import Workers
 from transenc.readers import read_pairs
 from transenc.record import warn_of_changes
+from transenc.seeds import random_state_kept
 from transenc.stages.context import Context
 from transenc.store import canonical, fingerprint
 
@@ -90,6 +91,7 @@ class Runner:
         self.context.store.log(event="finish", stage=stage.name, **info)
         self.on_stage(stage, "finish")
 
+    @random_state_kept()
     def finish(self, stage: Stage, identity: str) -> Info:
         """Do one stage, commit it, and return the facts about it."""
         with self.context.store.stage(stage.name, identity, size=self._size(stage)) as out:

@@ -18,7 +18,7 @@ from transenc.models.intake import resolve
 from transenc.models.layout import head_of
 from transenc.pairs import Pairs
 from transenc.progress import Progress
-from transenc.seeds import derive
+from transenc.seeds import derive, random_state_kept
 from transenc.single import make_directory
 from transenc.stages.context import family as find_family
 from transenc.stages.distill import distill_model, head_option
@@ -34,6 +34,7 @@ def _pooling(settings: Settings, own: str | None) -> str | None:
     return own if settings.pooling == "auto" else settings.pooling
 
 
+@random_state_kept()
 def prime_to(
     settings: Settings,
     sentences: Sequence[str],
@@ -70,6 +71,7 @@ def prime_to(
     return read_history(out)
 
 
+@random_state_kept()
 def distill_to(
     settings: Settings,
     family: str,

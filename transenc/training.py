@@ -23,7 +23,7 @@ from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
 from transenc.pairs import Index
 from transenc.progress import Progress
-from transenc.seeds import derive
+from transenc.seeds import derive, random_state_kept
 from transenc.store import canonical
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def learning_rate(step: int, steps: int, settings: FitSettings) -> float:
     return settings.learning_rate * (steps - step) / max(1, steps - warmup)
 
 
+@random_state_kept()
 def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit) -> Fitted:
     """Train `module` on n examples in place and leave the best (or last) weights in it.
 

@@ -9,11 +9,13 @@ import torch
 
 from transenc.agreement import agreement, alignment, uniformity, word_overlap
 from transenc.pairs import Pairs, Scores
+from transenc.seeds import random_state_kept
 from transenc.stages.views import DROPOUT, dropout
 
 SENTENCES = 1_000  # that alignment and uniformity are taken over
 
 
+@random_state_kept()
 def judge(
     scorer: Any, held: Pairs, taught: Pairs | None, seed: int, *, own: Pairs | None = None
 ) -> tuple[Scores, dict[str, float | None]]:

@@ -16,7 +16,7 @@ from transenc.models.tokens import Tokens
 from transenc.models.transformer import position_limit
 from transenc.objectives import cosine_matrix_mse, info_nce, nt_xent
 from transenc.pairs import Index
-from transenc.seeds import derive
+from transenc.seeds import derive, random_state_kept
 from transenc.stages.readable import warn_of_cut
 from transenc.stages.views import (
     DROPOUT,
@@ -32,6 +32,7 @@ from transenc.training import Fit, Fitted, fit
 logger = logging.getLogger(__name__)
 
 
+@random_state_kept()
 def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSettings, run: Fit) -> Fitted:
     """Train `encoder` in place on distinct sentences: a view of each against a second one and against the others."""
     chosen = choose(sentences, settings.max_sentences, derive(run.seed, run.stage, "sentences"))
