@@ -1,20 +1,14 @@
-"""Run settings: frozen, every field explained, unknown keys refused, from recipe, YAML file and flags."""
+"""Run settings: frozen groups with every field explained, and what objectives and priming methods there are."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from transenc.errors import ConfigError
 from transenc.registry import did_you_mean
-
-DEFAULT_RECIPE = "best"  # of `transenc cycle`
 
 # Names and sources; the functions are in objectives.py, which needs torch.
 OBJECTIVES = {
@@ -60,7 +54,7 @@ def parse_average(value: str) -> tuple[str, float]:
     raise ValueError("there are: none, ema:0.999 (a decay below 1), last:0.5 (a share of the steps)")
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """Return a list, or one name alone, as the tuple that a field holds."""
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
@@ -247,7 +241,7 @@ class GoldSettings(Frozen):
         DistillSettings(epochs=4, batch_size=16, warmup=0.1), description="The cross-encoder trained on gold."
     )
 
-    _tuples = field_validator("augment", "score_range", mode="before")(_listed)
+    _tuples = field_validator("augment", "score_range", mode="before")(listed)
 
 
 class Settings(Frozen):
@@ -307,7 +301,7 @@ class Settings(Frozen):
     distill: Distill = Distill()
     gold: GoldSettings = GoldSettings()
 
-    _tuples = field_validator("plm", "evaluate", mode="before")(_listed)
+    _tuples = field_validator("plm", "evaluate", mode="before")(listed)
 
     @field_validator("corpus", mode="before")
     @classmethod
@@ -320,164 +314,7 @@ class Settings(Frozen):
     @property
     def corpora(self) -> tuple[str, ...]:
         """Return the files of sentences that pairs are mined from."""
-        return _listed(self.corpus) or ()
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 2e-5 as the number it looks like (YAML 1.1 wants 2.0e-5) and a key only once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that stands there twice, of which the last would win."""
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.YAMLError(f"the key {twice[0]!r} stands there twice")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$|^[-+]?(\d+\.\d*|\.\d+)$"),
-    list("-+0123456789."),
-)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML to plain data; aliases are refused, so that a small file cannot grow without bound."""
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader)):
-            raise ConfigError(f"{where}: YAML aliases are not accepted.")
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{where}: not valid YAML: {reason}") from error
-
-
-def merge(*layers: Mapping[str, Any], group: type[Frozen] = Settings, where: str = "") -> dict[str, Any]:
-    """Merge nested settings; later layers win, key by key. Raise ConfigError for a value in the place of a group."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            inner = group.model_fields[key].annotation if key in group.model_fields else None
-            if not (isinstance(inner, type) and issubclass(inner, Frozen)):
-                merged[key] = value
-                continue
-            if not isinstance(value, Mapping):
-                first = next(iter(inner.model_fields))
-                raise ConfigError(
-                    f"Setting '{where}{key}' is {value!r}, and it is a group of settings: name one of them, such "
-                    f"as {where}{key}.{first} ({key}: {{{first}: ...}} in a file)."
-                )
-            merged[key] = merge(merged.get(key, {}), value, group=inner, where=f"{where}{key}.")
-    return merged
-
-
-def from_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Turn `distill.bi.epochs=2` strings into nested settings."""
-    nested: dict[str, Any] = {}
-    for item in assignments:
-        key, equals, value = item.partition("=")
-        if not equals or not all(key.split(".")):
-            raise ConfigError(f"--set takes key=value, such as distill.bi.epochs=2, not '{item}'.")
-        parsed: Any = parse_yaml(value, f"--set {key}")
-        for part in reversed(key.strip().replace("-", "_").split(".")):
-            parsed = {part: parsed}
-        nested = merge(nested, parsed)
-    return nested
-
-
-def check_used(
-    given: Mapping[str, Any], used: Sequence[str], command: str, options: Mapping[str, str] | None = None
-) -> None:
-    """Raise ConfigError for a setting that a command would ignore; used: the settings and groups that it reads.
-
-    options: settings within these that the command does not read, and the option that stands in their place.
-    """
-
-    def names(values: Mapping[str, Any], group: str) -> Iterator[str]:
-        for key, value in values.items():
-            yield from names(value, f"{group}{key}.") if isinstance(value, Mapping) else [group + key]
-
-    for name in names(given, ""):
-        if options and name in options:
-            raise ConfigError(
-                f"`transenc {command}` does not use the setting '{name}': give {options[name]}."
-            )
-        if not any(name == one or name.startswith(f"{one}.") for one in used):
-            raise ConfigError(
-                f"`transenc {command}` does not use the setting '{name}'. It uses: {', '.join(used)}."
-            )
-
-
-def check_once(given: Mapping[str, Any], changed: Mapping[str, Any], group: str = "") -> None:
-    """Raise ConfigError for a setting that an option and --set give different values."""
-    for key, value in given.items():
-        other = changed.get(key, value)
-        if isinstance(value, Mapping) and isinstance(other, Mapping):
-            check_once(value, other, f"{group}{key}.")
-        elif _listed(value) != _listed(other):
-            raise ConfigError(
-                f"Setting '{group}{key}' is {value!r} by its option and {other!r} by --set: give one of them."
-            )
-
-
-def recipes() -> list[str]:
-    """List the recipes shipped with transenc."""
-    folder = files("transenc") / "recipes"
-    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
-
-
-def recipe_layers(
-    name: str, *, task: str | None, metric: str | None, raw: Callable[[], bool] = lambda: False
-) -> list[dict[str, Any]]:
-    """Return a recipe's settings, then what it changes for a kind of start, for a metric and for a task.
-
-    raw: tells whether no start was trained for similarity before; only a recipe that cares asks.
-    """
-    if name not in recipes():
-        raise ConfigError(
-            f"No recipe named '{name}'.{did_you_mean(name, recipes())} There are: {', '.join(recipes())}."
-        )
-    text = (files("transenc") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
-    values = parse_yaml(text, f"recipe {name}")
-    by_start = values.pop("for_start", None)
-    by_metric, by_task = values.pop("for_metric", {}), values.pop("for_task", {})
-    for_start = by_start.get("raw" if raw() else "tuned", {}) if by_start else {}
-    like = values.pop("like", None)
-    inherited = recipe_layers(like, task=task, metric=metric, raw=raw) if like else []
-    values.pop("students", None)
-    return [
-        *inherited,
-        {**values, "recipe": name},
-        for_start,
-        by_metric.get(metric, {}),
-        by_task.get(task, {}),
-    ]
-
-
-def check_students(recipe: str, plms: Sequence[str]) -> None:
-    """Raise ConfigError when a recipe of ours needs more starts than were named."""
-    if recipe not in recipes():
-        return
-    text = (files("transenc") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
-    least = int(parse_yaml(text, f"recipe {recipe}").get("students", 1))
-    if len(plms) < least:
-        raise ConfigError(
-            f"Recipe '{recipe}' needs {least} students and {', '.join(plms)} is one: repeat --plm NAME, "
-            "or take --recipe self."
-        )
-
-
-def load_file(path: Path) -> dict[str, Any]:
-    """Read a settings file."""
-    try:
-        raw = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8: {error}.") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected settings as 'key: value' lines.")
-    return raw
+        return listed(self.corpus) or ()
 
 
 # What a priming method changes of the defaults, as published.
@@ -493,43 +330,3 @@ METHODS: dict[str, dict[str, Any]] = {
     # Ours, after Su et al. 2021: the encoder learns the cosines of its own whitened mean word embeddings.
     "whitening": {"dropout": 0.0, "head": False, "delete": 0.6},
 }
-
-
-def build(values: Mapping[str, Any]) -> Settings:
-    """Complete and validate settings; raise ConfigError naming the first wrong key and what would be right."""
-    # Nested groups are merged key by key over their defaults, so that one changed key does not reset its
-    # group.
-    defaults = {
-        "prime": PrimeSettings().model_dump(),
-        "label": LabelSettings().model_dump(),
-        "distill": Distill().model_dump(),
-        "gold": GoldSettings().model_dump(),
-    }
-    prime = values.get("prime")
-    method = prime.get("method") if isinstance(prime, Mapping) else None
-    try:
-        settings = Settings.model_validate(merge(defaults, {"prime": METHODS.get(str(method), {})}, values))
-    except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
-    for family in ("cross", "bi"):
-        check_objective(getattr(settings.distill, family).objective, family)
-    check_objective(settings.gold.teacher.objective, "cross", "gold.teacher")
-    if settings.distill.bi.head != "classifier":
-        raise ConfigError(
-            "Setting 'distill.bi.head': only a cross-encoder has a head; set distill.cross.head."
-        )
-    return settings
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        *groups, key = [str(p) for p in first["loc"]]
-        model: type[BaseModel] = Settings
-        for group in groups:
-            model = model.model_fields[group].annotation  # type: ignore[assignment]
-        known = list(model.model_fields)
-        return f"No setting named '{where}'.{did_you_mean(key, known)} There are: {', '.join(known)}.{more}"
-    return f"Setting '{where}' is {first.get('input')!r}: {first['msg']}.{more}"
