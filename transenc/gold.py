@@ -11,7 +11,7 @@ from transenc import tasks
 from transenc.config import Settings
 from transenc.errors import ConfigError, DataError
 from transenc.metrics import METRICS
-from transenc.pairs import Pairs
+from transenc.pairs import Pairs, without
 from transenc.readers import SkipBad, column_names, read_pairs
 from transenc.registry import did_you_mean
 from transenc.samplers.mix import build
@@ -115,7 +115,7 @@ def _split(source: str) -> tuple[str, int | None]:
 
 def without_tests(gold: Gold, dev: Pairs | None, tests: dict[str, Pairs]) -> Gold:
     """Drop gold pairs that are test pairs, since a model must not be measured on what it learnt; say how many."""
-    kept, dropped = tasks.without(gold.pairs, list(tests.values()))
+    kept, dropped = without(gold.pairs, list(tests.values()))
     said = list(gold.said)
     if dropped:
         said.append(f"{dropped:,} of the gold pairs are test pairs and were left out")
@@ -125,7 +125,7 @@ def without_tests(gold: Gold, dev: Pairs | None, tests: dict[str, Pairs]) -> Gol
             "test on other pairs with --evaluate."
         )
     if dev is not None:
-        shared = tasks.without(kept, [dev])[1]
+        shared = without(kept, [dev])[1]
         if shared:
             said.append(
                 f"{shared:,} gold pairs are development pairs too, so selection on these is too favourable"

@@ -22,7 +22,7 @@ from transenc.gold import Gold, check_judge, check_use, read_gold, without_tests
 from transenc.models.bi import BiEncoder, BiFamily
 from transenc.models.device import Compute
 from transenc.models.intake import Plm, is_tuned, own_settings, resolve
-from transenc.pairs import Pairs
+from transenc.pairs import Pairs, without
 from transenc.readers import (
     SkipBad,
     column_names,
@@ -350,7 +350,7 @@ def _without_evaluation(inputs: Inputs, evaluation: Sequence[Pairs | None]) -> I
     held = [pairs for pairs in evaluation if pairs is not None]
 
     def change(pairs: Pairs, said: list[str]) -> tuple[Pairs, list[str]]:
-        kept, dropped = tasks.without(pairs, held)
+        kept, dropped = without(pairs, held)
         if dropped and not len(kept):
             raise DataError(
                 f"All {dropped:,} training pairs are evaluation pairs, which --inductive leaves out: give other "
@@ -359,9 +359,9 @@ def _without_evaluation(inputs: Inputs, evaluation: Sequence[Pairs | None]) -> I
         return kept, [*said, f"inductive: {dropped:,} of them are evaluation pairs and were left out"]
 
     # By their text alone: gold scores must not decide anything here.
-    without = {"without": [pairs_digest(pairs.with_scores(None)) for pairs in held]}
+    left_out = {"without": [pairs_digest(pairs.with_scores(None)) for pairs in held]}
     changed = _then(inputs, change)
-    return replace(changed, source=inputs.source | without, bi_source=inputs.bi_source | without)
+    return replace(changed, source=inputs.source | left_out, bi_source=inputs.bi_source | left_out)
 
 
 def _sampled(inputs: Inputs, settings: Settings) -> Inputs:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from transenc import tasks
 from transenc.agreement import agreement, held_out
 from transenc.config import DistillSettings, FitSettings, PrimeSettings
 from transenc.cycle import Stage
@@ -20,7 +19,7 @@ from transenc.gold_plan import GOLD
 from transenc.metrics import METRICS, quality
 from transenc.models.bi import BiEncoder
 from transenc.models.layout import head_of
-from transenc.pairs import Pairs, Scores, join
+from transenc.pairs import Pairs, Scores, join, shared, without
 from transenc.scorer import COMBINE, BothOrders, blend, mean, to_labels, weighted_mean
 from transenc.seeds import derive
 from transenc.stages.agree import judge
@@ -69,7 +68,7 @@ def _pairs(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
     if own and runner.context.settings.select == "agreement":
         # What is judged on is trained on by nobody.
         places = held_out(len(runner.pairs), runner.context.settings.held_out, runner.context.settings.seed)
-        pairs, _ = tasks.without(pairs, [runner.pairs.take(places)])
+        pairs, _ = without(pairs, [runner.pairs.take(places)])
     check_readable(runner.context, pairs)
     if runner.context.settings.select == "agreement":
         held_out(len(pairs), runner.context.settings.held_out, runner.context.settings.seed)  # or refuse, now
@@ -216,7 +215,7 @@ def _distill(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
         places = held_out(len(silver), stage.settings["held_out"], context.settings.seed)
         held = silver.take(places)
         # Pairs may repeat, and stand there in both orders.
-        silver, _ = tasks.without(silver.take(np.delete(np.arange(len(silver)), places)), [held])
+        silver, _ = without(silver.take(np.delete(np.arange(len(silver)), places)), [held])
     starts = {"base": context.plms[str(stage.student)].path, "primed": store.path(stage.needs[1])}
     starts["previous"] = store.path(stage.needs[-1])
     pooling = _pooling(runner, stage) if settings.start == "base" else None
@@ -349,7 +348,7 @@ def _best(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
 
 
 def _shared(runner: Runner, pairs: Pairs) -> dict[str, int]:
-    return {name: tasks.shared(pairs, test) for name, test in runner.context.tests.items()}
+    return {name: shared(pairs, test) for name, test in runner.context.tests.items()}
 
 
 def _labellers_dev(runner: Runner, silver: Stage, *, teachers: bool) -> dict[str, float | None]:

@@ -123,6 +123,25 @@ def join(parts: Sequence[Pairs]) -> Pairs:
     return Pairs(list(ids), np.concatenate([empty, *left]), np.concatenate([empty, *right]), scores)
 
 
+def without(pairs: Pairs, evaluation: Sequence[Pairs]) -> tuple[Pairs, int]:
+    """Drop and count the pairs that occur in the others, whatever their order, case and punctuation."""
+    held = {key for other in evaluation for key in _plain_keys(other)}
+    kept = np.array([key not in held for key in _plain_keys(pairs)], bool)
+    return pairs.take(np.flatnonzero(kept)), int(len(pairs) - kept.sum())
+
+
+def shared(pairs: Pairs, evaluation: Pairs) -> int:
+    """Count the evaluation pairs that occur among the pairs, whatever their order, case and punctuation."""
+    held = set(_plain_keys(pairs))
+    return sum(key in held for key in _plain_keys(evaluation))
+
+
+def _plain_keys(pairs: Pairs) -> Iterator[tuple[str, str]]:
+    keys = [plain(sentence) for sentence in pairs.sentences]
+    for i, j in zip(pairs.left, pairs.right, strict=True):
+        yield (keys[i], keys[j]) if keys[i] <= keys[j] else (keys[j], keys[i])
+
+
 def cosines(vectors: npt.NDArray[np.float32], left: Index, right: Index) -> Scores:
     """Return the inner products of unit vectors for index columns, in bounded memory."""
     values = np.empty(len(left), np.float32)

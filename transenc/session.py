@@ -15,7 +15,7 @@ from transenc.inputs import Inputs, find_plms, gather, students_of
 from transenc.interrupt import StopFlag
 from transenc.kinds import setting
 from transenc.models.device import Compute
-from transenc.pairs import Pairs
+from transenc.pairs import Pairs, shared
 from transenc.progress import Progress
 from transenc.readers import SkipBad, read_sentences
 from transenc.record import record, refuse_others
@@ -27,7 +27,6 @@ from transenc.stages.context import Context
 from transenc.stages.fill import find_masked_lm, model_digests
 from transenc.stages.readable import check_lengths
 from transenc.store import Store, canonical, refuse_file, write_file
-from transenc.tasks import shared
 
 
 @dataclass(frozen=True)

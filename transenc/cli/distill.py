@@ -36,8 +36,8 @@ def distill(
     from transenc.errors import ConfigError
     from transenc.gold import check_judge, check_varied
     from transenc.interrupt import stop_on_signals
+    from transenc.pairs import shared
     from transenc.readers import SkipBad, column_names, read_pairs
-    from transenc.tasks import shared
 
     registry.find(registry.FAMILIES, family)
     if family not in config.Distill.model_fields:

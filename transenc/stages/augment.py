@@ -13,10 +13,9 @@ from transenc import registry
 from transenc.augmenters import Augmenter, Fill, generators
 from transenc.errors import DataError
 from transenc.interrupt import StopFlag
-from transenc.pairs import Pairs, join
+from transenc.pairs import Pairs, join, without
 from transenc.progress import Progress
 from transenc.store import Checkpoints, hash_file
-from transenc.tasks import without
 
 SHARD = 500  # sentences between two looks at signals
 

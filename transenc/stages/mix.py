@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from transenc.errors import DataError
-from transenc.pairs import Index, Pairs, Scores, join
+from transenc.pairs import Index, Pairs, Scores, join, without
 from transenc.samplers.mix import build
 from transenc.seeds import derive
-from transenc.tasks import without
 
 BINS = 10
 
