@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from json.encoder import encode_basestring as quoted
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from transenc.errors import ConfigError, DataError, MachineError
 from transenc.lines import BadRow, show, usable_text, why
 from transenc.pairs import Pairs
+from transenc.store import replacing
 
 
 def write_pairs(pairs: Pairs, path: Path, *, told: Path | None = None) -> None:
@@ -27,17 +27,11 @@ def write_pairs(pairs: Pairs, path: Path, *, told: Path | None = None) -> None:
         first = int(np.flatnonzero(~np.isfinite(pairs.scores))[0])
         raise DataError(f"{path}: the score of pair {first + 1} is {pairs.scores[first]}.")
     check_writable(pairs, path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             WRITERS[path.suffix](pairs, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
         raise MachineError(f"{told or path} cannot be written: {why(error)}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_suffix(out: Path) -> None:
