@@ -9,6 +9,7 @@ import traceback
 import typer
 
 from transenc.cli import backends, cycle, distill, evaluate, export, label, prime
+from transenc.cli.help import Command
 from transenc.errors import ConfigError, TransencError, of_machine
 
 app = typer.Typer(
@@ -18,18 +19,28 @@ app = typer.Typer(
     rich_markup_mode=None,  # drawing boxes around help would take longer than all the rest of it
     help="Turn a pretrained language model and unlabelled sentences into a bi-encoder and a cross-encoder.",
 )
-app.command("cycle", short_help="Run the whole method: pairs, labels, training, evaluation.")(cycle.cycle)
-app.command("prime", short_help="Prime a bi-encoder on plain sentences (SimCSE, Mirror-BERT).")(prime.prime)
-app.command("label", short_help="Score pairs, given or mined, with one or several models.")(label.label)
-app.command("distill", short_help="Train a bi- or cross-encoder on scored pairs.")(distill.distill)
-app.command("evaluate", short_help="Compare models with people, on tasks or your own pairs.")(
+app.command("cycle", cls=Command, short_help="Run the whole method: pairs, labels, training, evaluation.")(
+    cycle.cycle
+)
+app.command("prime", cls=Command, short_help="Prime a bi-encoder on plain sentences (SimCSE, Mirror-BERT).")(
+    prime.prime
+)
+app.command("label", cls=Command, short_help="Score pairs, given or mined, with one or several models.")(
+    label.label
+)
+app.command("distill", cls=Command, short_help="Train a bi- or cross-encoder on scored pairs.")(
+    distill.distill
+)
+app.command("evaluate", cls=Command, short_help="Compare models with people, on tasks or your own pairs.")(
     evaluate.evaluate
 )
 export.app.rich_markup_mode = None
 app.add_typer(export.app, name="export", short_help="Export models as checked engines.")
-app.command("backends", short_help="List samplers, families, starts, objectives and recipes.")(
-    backends.backends
-)
+app.command(
+    "backends",
+    cls=Command,
+    short_help="List what can be named: samplers, starts, objectives, recipes, tasks.",
+)(backends.backends)
 
 
 def _version(value: bool) -> None:

@@ -19,7 +19,8 @@ def cycle(
         ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="Task whose pairs are used and whose tests are run.")
+        str | None,
+        typer.Option(help="Task (sts, mrpc, demo, ...) whose pairs are used and whose tests are run."),
     ] = None,
     pairs: Annotated[Path | None, typer.Option(help="File of pairs to learn from, as they are.")] = None,
     corpus: Annotated[
@@ -32,7 +33,12 @@ def cycle(
         list[str] | None,
         typer.Option(help="Task or scored file to test on, instead of the task's own; repeat for several."),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Named settings; default: best.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="best (default), self or mutual; with --gold augsbert-gold, augsbert-few or augsbert-domain."
+        ),
+    ] = None,
     gold: Annotated[
         str | None,
         typer.Option(
@@ -57,7 +63,9 @@ def cycle(
             help="dev: the best on labelled development data; agreement: chosen without labels; last: the last cycle."
         ),
     ] = None,
-    sampler: Annotated[str | None, typer.Option(help="How pairs are mined: NAME[:option=value,...].")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="How pairs are mined: NAME[:option=value,...], as bm25:k=3.")
+    ] = None,
     remine: Annotated[
         bool | None, typer.Option("--remine", help="Mine afresh in each cycle, with the better bi-encoder.")
     ] = None,

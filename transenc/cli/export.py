@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from transenc.cli import options
+from transenc.cli.help import Command
 
 if TYPE_CHECKING:
     from transenc.export.onnx import ExportReport
@@ -42,7 +43,7 @@ def export() -> None:
     """Export models as engines, each compared with the model it was made from before it is kept."""
 
 
-@app.command("onnx")
+@app.command("onnx", cls=Command, short_help="Export a bi- or cross-encoder to ONNX.")
 def onnx(
     out: Out = None,
     model: Model = None,
@@ -116,7 +117,7 @@ def onnx(
         show(f"Next: transenc evaluate demo --model {jobs[0][1]}")
 
 
-@app.command("tensorrt")
+@app.command("tensorrt", cls=Command, short_help="Build TensorRT engines for the GPU of this machine.")
 def tensorrt(
     out: Out = None,
     model: Annotated[str | None, typer.Option(help="ONNX engine, directory, hub name or minilm.")] = None,

@@ -1,0 +1,70 @@
+"""How `--help` looks: a word for each option's value, and examples at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand
+
+# What stands for the value of an option; where nothing is said, its own name does (--task TASK).
+VALUES = {
+    "plm": "MODEL", "model": "MODEL", "teacher": "MODEL", "encoder": "MODEL", "start": "MODEL",
+    "pairs": "FILE", "corpus": "FILE", "gold": "FILE", "config": "FILE",
+    "dev": "TASK_OR_FILE", "evaluate": "TASK_OR_FILE",
+    "out": "PATH", "run": "DIR", "data": "DIR",
+    "recipe": "NAME", "sampler": "NAME", "augment": "NAME", "columns": "NAMES",
+    "cycles": "N", "max_pairs": "N", "seed": "N", "seeds": "N[,N...]", "seed_optimisation": "N", "show": "N",
+    "shard": "N", "opset": "N", "skip_bad": "N[%]", "fail_under": "X", "atol": "X", "max_drop": "X",
+    "gold_range": "LOW HIGH", "score_range": "LOW HIGH",
+}  # fmt: skip
+
+EXAMPLES = {
+    "cycle": """\
+transenc cycle --plm mini --task demo                        # a first look, in minutes
+transenc cycle --plm roberta-base --corpus my-sentences.txt  # no labels: pairs are mined
+transenc cycle --plm minilm --pairs my-pairs.tsv --dev my-scored-pairs.tsv
+transenc cycle --plm minilm --recipe augsbert-few --gold my-scored-pairs.tsv
+""",
+    "prime": """\
+transenc prime --plm roberta-base --corpus my-sentences.txt --out my-primed
+""",
+    "label": """\
+transenc label --pairs my-pairs.tsv --teacher my-cross --out silver.tsv
+transenc label --corpus my-sentences.txt --sampler bm25:k=3 --teacher minilm --out silver.tsv
+transenc label --augment noise --corpus my-sentences.txt --show 3
+""",
+    "distill": """\
+transenc distill --pairs silver.tsv --family bi --start minilm --out my-bi
+transenc distill --pairs gold.tsv --score-range 0 5 --family cross --start minilm --out my-cross
+""",
+    "evaluate": """\
+transenc evaluate demo --model minilm
+transenc evaluate my-scored-pairs.tsv --score-range 0 5 --model minilm --model my-bi
+transenc evaluate my-scored-pairs.tsv --model my-engine:int8 --fail-under 0.8
+""",
+    "onnx": """\
+transenc export onnx --model my-bi --precision fp32,int8 --out my-engine
+transenc export onnx --run runs/minilm-demo
+""",
+    "tensorrt": """\
+transenc export tensorrt --model my-engine --precision fp16 --out my-engine-trt
+""",
+}
+
+
+class Command(TyperCommand):
+    """A command whose help shows VALUES for the types of Python, and the examples of its name."""
+
+    def __init__(self, name: str | None, **options: Any) -> None:
+        super().__init__(name, **options)
+        for option in self.params:
+            flag = getattr(option, "is_flag", False)
+            if option.metavar is None and option.name is not None and not flag:
+                option.metavar = VALUES.get(option.name.rstrip("_"), option.name.upper())
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples line by line, which would be filled as a paragraph otherwise."""
+        if lines := EXAMPLES.get(self.name or ""):
+            with formatter.section("Examples"):
+                for line in lines.splitlines():
+                    formatter.write(f"  {line}\n")
