@@ -1,0 +1,67 @@
+"""Links, tables and commands of every page are whole; what pages' code does is tested where their subject is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from transenc.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("examples/**/*.md"),
+        *ROOT.glob("plugins/*/*.md"),
+    ]
+)
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+
+
+def prose(page: Path) -> str:
+    return FENCED.sub("", page.read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands(page: Path) -> list[str]:
+    """Each `transenc ...` of a page, in blocks of code and within lines."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = [line.removeprefix("$ ") for block in FENCED.findall(text) for line in block.splitlines()]
+    within = [" ".join(code.split()) for code in re.findall(r"`(transenc [^`]+)`", FENCED.sub("", text))]
+    return [line for line in blocks + within if line.startswith("transenc ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_tables_of_a_page_are_whole(page: Path) -> None:
+    for target, _, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#?)([^)]*)\)", prose(page)):
+        there = (page.parent / target).resolve() if target else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), f"{target}#{anchor}"
+    for table in re.findall(r"(?:^ *\|.*\n)+", prose(page), re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, table
+
+
+@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands(page)}))
+def test_the_commands_of_the_pages_are_understood(line: str) -> None:
+    words = [
+        word for word in shlex.split(re.sub(r"\[(--.*?)\]", r"\1", line), comments=True)[1:] if word != "..."
+    ]
+    command: Any = typer.main.get_command(app)
+    if words[0].startswith("-") or "|" in words:
+        return
+    while hasattr(command, "commands"):
+        assert words and words[0] in command.commands
+        command = command.commands[words.pop(0)]
+    if words and "..." not in line:
+        command.make_context(command.name, words)  # raises for an option that there is not, or that lacks
