@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transenc.config.recipe import DEFAULT_RECIPE, check_students, recipe_layers, recipes
+from transenc.config.recipe import DEFAULT_RECIPE, check_students, recipe_layers, recipe_title, recipes
 from transenc.config.settings import (
     COMPARING,
     METHODS,
@@ -26,5 +26,5 @@ __all__ = [
     "COMPARING", "DEFAULT_RECIPE", "METHODS", "OBJECTIVES", "UNFIT", "Distill", "DistillSettings", "FitSettings",
     "Frozen", "GoldSettings", "LabelSettings", "PrimeSettings", "Settings", "build", "check_objective", "check_once",
     "check_students", "check_used", "from_assignments", "load_file", "merge", "parse_average", "parse_yaml",
-    "recipe_layers", "recipes",
+    "recipe_layers", "recipe_title", "recipes",
 ]  # fmt: skip

@@ -19,6 +19,11 @@ def recipes() -> list[str]:
     return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
 
 
+def recipe_title(name: str) -> str:
+    """Return what a recipe of ours is for, in one line."""
+    return str(_read(name)["title"])
+
+
 def recipe_layers(
     name: str, *, task: str | None, metric: str | None, raw: Callable[[], bool] = lambda: False
 ) -> list[dict[str, Any]]:
@@ -36,7 +41,8 @@ def recipe_layers(
     for_start = by_start.get("raw" if raw() else "tuned", {}) if by_start else {}
     like = values.pop("like", None)
     inherited = recipe_layers(like, task=task, metric=metric, raw=raw) if like else []
-    values.pop("students", None)
+    for told in ("title", "students"):  # no settings
+        values.pop(told, None)
     return [
         *inherited,
         {**values, "recipe": name},
