@@ -380,6 +380,52 @@ def test_a_run_mines_pairs_from_several_files(run: Any, plm: Path, tmp_path: Pat
     assert [s.model_dump(mode="json")["corpus"] for s in alone] == ["a.txt", "a.txt"]
 
 
+def test_a_dry_run_tells_what_every_stage_learns_by_and_what_is_not_as_published(run: Any, plm: Path) -> None:
+    Path("pairs.tsv").write_text("sentence1\tsentence2\na b\tb c\nc d\td e\n")
+    command = ["cycle", "--plm", str(plm), "--pairs", "pairs.tsv", "--recipe", "self", "--cycles", "1"]
+
+    def told(*options: str) -> dict[str, Any]:
+        shown = run(*command, *options, "--dry-run", "--json")
+        assert shown.code == 0, shown.err
+        return {row["stage"]: row for row in map(json.loads, shown.out.splitlines())}
+
+    rows = told()
+    assert {name: row["what"] for name, row in rows.items() if name.startswith(("prime", "cycle"))} == {
+        "prime/tiny": "simcse",
+        "cycle-1/label-bi/tiny": "2 pairs",
+        "cycle-1/silver-bi": "2 pairs",
+        "cycle-1/distill-cross/tiny":
+            "4 examples, 1 steps of 32, 1 epoch; soft_bce from base, learning rate 2e-05",
+        "cycle-1/label-cross/tiny": "2 pairs",
+        "cycle-1/silver-cross": "2 pairs",
+        "cycle-1/distill-bi/tiny":
+            "2 examples, 10 steps of 128, 10 epochs; cosine_mse from primed, learning rate 5e-05",
+    }  # fmt: skip
+    assert rows["cycle-1/distill-bi/tiny"]["settings"]["max_length"] == 32
+    changed = (
+        "prime.method=mirror-drophead", "prime.drop_heads=0.05", "label.mix=0.5", "label.clip=false", "pooling=mean",
+        "label.both_orders=true", "distill.cross.start=previous", "distill.bi.objective=cosent",
+        "distill.bi.dropout=0",
+    )  # fmt: skip
+    rows = told("--plm", str(plm), *(word for one in changed for word in ("--set", one)))
+    assert {name: row["what"] for name, row in rows.items() if name.startswith(("prime", "cycle"))} == {
+        **dict.fromkeys(["prime/tiny", "prime/tiny-2"], "mirror-drophead; drop_heads=0.05, pooling=mean"),
+        **dict.fromkeys(["cycle-1/label-bi/tiny", "cycle-1/label-bi/tiny-2"], "2 pairs"),
+        "cycle-1/silver-bi": "2 pairs, mean of 2 teachers; clip=false",
+        **dict.fromkeys(
+            ["cycle-1/distill-cross/tiny", "cycle-1/distill-cross/tiny-2"],
+            "4 examples, 1 steps of 32, 1 epoch; soft_bce from previous, learning rate 2e-05",
+        ),
+        **dict.fromkeys(["cycle-1/label-cross/tiny", "cycle-1/label-cross/tiny-2"], "2 pairs, both orders"),
+        "cycle-1/silver-cross": "2 pairs, mean of 2 teachers; mix=0.5, clip=false",
+        **dict.fromkeys(
+            ["cycle-1/distill-bi/tiny", "cycle-1/distill-bi/tiny-2"],
+            "2 examples, 10 steps of 128, 10 epochs; cosent from primed, learning rate 5e-05; dropout=0.0, "
+            "pooling=mean",
+        ),
+    }
+
+
 def test_an_option_and_a_setting_may_say_the_same(run: Any, plm: Path) -> None:
     options = ["--plm", str(plm), "--seed", "3", "--cycles", "1"]
     settings = [f"plm={plm}", "seed=3", "cycles=1"]

@@ -13,6 +13,7 @@ from transenc.config import (
     parse_yaml,
     recipe_layers,
     recipes,
+    to_assignments,
 )
 from transenc.errors import ConfigError
 
@@ -42,6 +43,15 @@ def test_mutual_has_the_settings_of_self_for_every_task() -> None:
             for name in ("self", "mutual")
         )
         assert own == mutual
+
+
+def test_assignments_that_are_written_are_read_back() -> None:
+    values = settings(
+        pooling="mean", evaluate=["a", "b"], distill={"bi": {"average": "ema:0.99"}}
+    ).model_dump()
+    assert settings(**{k: v for k, v in from_assignments(to_assignments(values)).items() if k != "plm"}) == (
+        build(values)
+    )
 
 
 def test_mutual_needs_two_students() -> None:

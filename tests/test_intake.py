@@ -25,7 +25,7 @@ from transenc.inputs import recipe_for
 from transenc.models.bi import BiFamily
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
-from transenc.models.intake import describe, is_tuned, own_settings, resolve, unheeded
+from transenc.models.intake import about_own_settings, describe, is_tuned, own_settings, resolve, unheeded
 from transenc.models.transformer import own_length, position_limit
 from transenc.models.unpadded import position_offset
 from transenc.pairs import Pairs
@@ -292,6 +292,25 @@ def test_settings_of_embedded_starts_count_when_all_agree(
     )
     (tmp_path / "small").mkdir()  # a directory of that name comes first
     assert own_settings(["small"]) == {}
+
+
+def test_settings_that_an_embedded_start_brings_are_told_whether_they_hold_or_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    facts: dict[str, Any] = {
+        "small": {"settings": {"distill": {"bi": {"learning_rate": 1e-4}, "cross": {"epochs": 2}}}},
+        "plain": {},
+    }
+    monkeypatch.setattr(registry, "names", lambda group: sorted(facts))
+    monkeypatch.setattr(registry, "load", lambda group, name: lambda: facts[name])
+    monkeypatch.chdir(tmp_path)
+    used = {"seed": 1, "distill": {"bi": {"learning_rate": 1e-4}, "cross": {"epochs": 1}}}
+    assert about_own_settings(["small"], used) == [
+        "small has settings of its own, over those of the recipe: distill.bi.learning_rate=0.0001"
+    ]
+    (line,) = about_own_settings(["small", "plain"], used)
+    assert line.endswith("which unlike starts do not share and so are not taken: distill.cross.epochs=2")
+    assert about_own_settings(["plain", "org/other"], used) == []
 
 
 def test_a_recipe_sees_whether_any_start_is_tuned(plm: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from transenc.inputs import Inputs, find_plms, gather, students_of
 from transenc.interrupt import StopFlag
 from transenc.kinds import setting
 from transenc.models.device import Compute
+from transenc.models.intake import about_own_settings
 from transenc.pairs import Pairs, shared
 from transenc.progress import Progress
 from transenc.readers import SkipBad, read_sentences
@@ -184,6 +185,7 @@ class Session:
         )
         notes = [*inputs.said, selection(settings, inputs.dev, inputs.tests)]
         notes += [f"{name}: {plm.note}" for name, plm in context.plms.items() if plm.note]
+        notes += about_own_settings(settings.plm, settings.model_dump())
         return cls(settings, root, inputs, students, stages, context, runner, notes)
 
     def run(

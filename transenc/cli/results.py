@@ -18,6 +18,7 @@ def show_plan(session: Session, *, as_json: bool) -> None:
     import math
 
     from transenc.agreement import held_out
+    from transenc.cli.plan import about_labels, about_priming, about_training  # local: torch is behind them
 
     mines = any(stage.kind == "pairs" for stage in session.stages)
     given, said = session.inputs.make_pairs() if mines else (session.inputs.gold_pairs, [])
@@ -36,7 +37,7 @@ def show_plan(session: Session, *, as_json: bool) -> None:
         if stage.kind == "pairs":
             what = f"{n:,} pairs, {len(pairs.sentences):,} sentences"
         elif stage.kind in ("label", "silver"):
-            what = f"{n:,} pairs"
+            what = f"{n:,} pairs{about_labels(stage)}"
         elif stage.kind == "distill":
             both = (
                 stage.settings["both_orders"] is not False
@@ -50,9 +51,10 @@ def show_plan(session: Session, *, as_json: bool) -> None:
                 most = "up to "
             examples = (taught - judged) * (2 if both else 1)
             steps = math.ceil(examples / stage.settings["batch_size"]) * stage.settings["epochs"]
-            what = f"{most}{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}"
+            what = f"{most}{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}, "
+            what += about_training(stage)
         elif stage.kind == "prime":
-            what = "as it is" if stage.settings["method"] == "none" else str(stage.settings["method"])
+            what = about_priming(stage)
         elif stage.kind == "agree":
             held = held_out(len(given), stage.settings["held_out"], session.settings.seed)
             what = f"{len(held):,} held-out pairs"
@@ -65,7 +67,8 @@ def show_plan(session: Session, *, as_json: bool) -> None:
         rows.append([stage.name, stage.kind, what])
     if as_json:
         for stage, row in zip(session.stages, rows, strict=True):
-            out_json({"stage": stage.name, "kind": stage.kind, "what": row[2], "needs": list(stage.needs)})
+            told = {"stage": stage.name, "kind": stage.kind, "what": row[2], "needs": list(stage.needs)}
+            out_json({**told, "settings": stage.settings})
         return
     wide_table(["stage", "kind", "what"], rows, title=f"Plan of {session.root}")
     for line in [*said, *session.notes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,17 @@ def from_assignments(assignments: list[str]) -> dict[str, Any]:
             parsed = {part: parsed}
         nested = merge(nested, parsed)
     return nested
+
+
+def to_assignments(values: Mapping[str, Any], group: str = "") -> list[str]:
+    """Turn nested settings into the `distill.bi.epochs=2` strings that `from_assignments` reads."""
+    found: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found += to_assignments(value, f"{group}{key}.")
+        else:
+            found.append(f"{group}{key}={value if isinstance(value, str) else json.dumps(value)}")
+    return found
 
 
 def check_used(

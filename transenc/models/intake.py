@@ -10,13 +10,14 @@ import logging
 import math
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from transenc import registry
+from transenc.config import to_assignments
 from transenc.errors import ConfigError, DamagedError, DataError, MachineError, RefusedError
 from transenc.models.layout import SCORER, SENTENCES, said
 
@@ -157,6 +158,25 @@ def own_settings(names: Sequence[str]) -> dict[str, Any]:
     """
     carried = [_facts(name).get("settings", {}) for name in names]
     return carried[0] if carried and all(c == carried[0] for c in carried) else {}
+
+
+def about_own_settings(names: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    """Say which of the settings that embedded starts carry hold in a run, or do not since its starts are unlike.
+
+    settings: of the run, nested as in run.yaml.
+    """
+    used, lines = to_assignments(settings), []
+    taken = bool(own_settings(names))
+    for name in dict.fromkeys(names):
+        carried = to_assignments(_facts(name).get("settings", {}))
+        if taken and (held := [one for one in carried if one in used]):
+            lines.append(f"{name} has settings of its own, over those of the recipe: {', '.join(held)}")
+        elif not taken and (left := [one for one in carried if one not in used]):
+            lines.append(
+                f"{name} has settings of its own, which unlike starts do not share and so are not taken: "
+                f"{', '.join(left)}"
+            )
+    return lines
 
 
 def is_tuned(name: str, *, offline: bool = False) -> bool:
