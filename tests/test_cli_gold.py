@@ -52,6 +52,36 @@ def test_few_labels_end_with_models_a_table_and_the_labels_histograms(
     assert "without labels" not in card and f"learnt from `{gold}`" in card
 
 
+def test_seed_optimisation_is_of_the_cross_encoder_that_learns_gold(run: Any, gold: Path, plm: Path) -> None:
+    command = ["cycle", "--plm", str(plm), "--gold", str(gold), "--dry-run", "--json", "--recipe"]
+    tried = ["--seed-optimisation", "3"]
+    dev = ["--dev", str(gold)]
+    shown = run(*command, "augsbert-few", *dev, *tried, "--cycles", "1")
+    assert shown.code == 0, shown.err
+    rows = {row["stage"]: row for row in map(json.loads, shown.out.splitlines())}
+    trials = {n: row["settings"]["trials"] for n, row in rows.items() if row["kind"] == "distill"}
+    assert trials == {
+        "gold/teacher/tiny": 3,
+        "gold/distill-bi/tiny": 1,
+        "cycle-1/distill-cross/tiny": 3,
+        "cycle-1/distill-bi/tiny": 1,
+    }
+    assert "trials=3" in rows["gold/teacher/tiny"]["what"]
+    for recipe, options, message in (
+        ("augsbert-gold", dev, "tries seeds of a model that this run does not train: leave it out"),
+        ("augsbert-few", [], "give --dev FILE (or a --task that has some) with --select dev."),
+        ("augsbert-domain", ["--pairs", str(gold)], "reads no label of its target. Leave it out."),
+        (
+            "augsbert-few",
+            [*dev, "--set", "gold.teacher.trials=2"],
+            "'gold.teacher.trials' is 3 by its option and 2",
+        ),
+    ):
+        shown = run(*command, recipe, *options, *tried)
+        assert (shown.code, shown.out) == (2, "")
+        assert message in shown.err
+
+
 def test_rewritten_gold_needs_no_cross_encoder(run: Any, gold: Path, plm: Path) -> None:
     shown = run(
         "cycle", "--plm", str(plm), "--recipe", "augsbert-gold", "--gold", f"{gold}:8", "--augment", "delete",

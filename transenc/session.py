@@ -142,6 +142,11 @@ class Session:
             bi_mined=inputs.mine_bi is not None,
             bi_needs_encoder=inputs.bi_needs_encoder,
         )
+        tried = _tried(settings)
+        if tried and not any(stage.settings.get("trials", 1) > 1 for stage in stages):
+            raise ConfigError(
+                f"{tried[0]}.trials tries seeds of a model that this run does not train: leave it out."
+            )
         context = Context(
             store=Store(root),
             settings=settings,
@@ -336,17 +341,26 @@ def _check_labels_wanted(settings: Settings, *, dev: bool) -> None:
             "label.combine=dev-weighted weighs students by labelled development pairs, and there are none: give "
             "--dev FILE (or a --task that has some) with --select dev, or take label.combine=mean."
         )
-    wanted = {f"distill.{f}": getattr(settings.distill, f) for f in ("cross", "bi")}
-    tried = [
-        name
-        for name, chosen in {**wanted, "gold.teacher": settings.gold.teacher}.items()
-        if chosen.trials > 1
-    ]
+    tried = _tried(settings)
     if tried and not dev and settings.select != "agreement":
+        way_on = "give --dev FILE, or --select agreement."
+        if settings.gold.scenario == "domain":
+            way_on = f"recipe {settings.recipe} reads no label of its target. Leave it out."
+        elif settings.gold.source:
+            way_on = "give --dev FILE (or a --task that has some) with --select dev."
         raise ConfigError(
-            f"{tried[0]}.trials compares seeds, and there is nothing to compare them by: give --dev FILE, or "
-            "--select agreement."
+            f"{tried[0]}.trials compares seeds, and there is nothing to compare them by: {way_on}"
         )
+
+
+def _tried(settings: Settings) -> list[str]:
+    """Return the groups of settings that ask for several seeds."""
+    groups = {
+        "distill.cross": settings.distill.cross,
+        "distill.bi": settings.distill.bi,
+        "gold.teacher": settings.gold.teacher,
+    }
+    return [name for name, chosen in groups.items() if chosen.trials > 1]
 
 
 def gold_label(stage: Stage, settings: Settings) -> str | None:

@@ -141,6 +141,12 @@ def cycle(
     if nothing:
         user["task"] = "sts"
     settings = settings_for(user, offline=offline)
+    if (
+        seed_optimisation and settings.gold.scenario != "none"
+    ):  # the cross-encoder that learns gold is one, too
+        teacher = {"gold": {"teacher": {"trials": seed_optimisation}}}
+        settings_module.check_once(teacher, changed)
+        settings = settings_for(settings_module.merge(user, teacher), offline=offline)
     check_sampler(settings, by_hand)
 
     from transenc.cli.console import log_to_stderr
