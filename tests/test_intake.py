@@ -76,6 +76,14 @@ HOSTILE: dict[str, tuple[type[TransencError], str]] = {
     "pickle_renamed": (RefusedError, "pickle named .safetensors"),
     "zip_pickle_renamed": (RefusedError, "pickle named .safetensors"),
     "no_weights": (DataError, "holds no weights"),
+    "onnx_alone": (DataError, "has its weights as onnx/model.onnx alone, which transenc does not read"),
+    "tensorflow": (DataError, "has its weights as tf_model.h5 alone"),
+    "quantised": (ConfigError, "the weights are quantised \\(quantization_config\\)"),
+    "whole_numbers": (DataError, "weight embeddings.LayerNorm.weight is I8, whole numbers, as quantised"),
+    "old_layout": (
+        ConfigError,
+        "keeps its transformer in 0_Transformer, as sentence-transformers did before",
+    ),
     "truncated": (DataError, "cut short"),
     "header_too_long": (DataError, "not a safetensors file"),
     "header_broken": (DataError, "damaged header"),
@@ -118,6 +126,24 @@ def make_hostile(path: Path, how: str, canary: Path) -> None:
         "pickle_renamed": lambda: write_weights(path, pickle.dumps(Canary(canary))),
         "zip_pickle_renamed": lambda: write_weights(path, b"PK\x03\x04" + b"\xff" * 64),
         "no_weights": weights.unlink,
+        "onnx_alone": lambda: (
+            weights.unlink(),
+            (path / "onnx").mkdir(),
+            (path / "onnx/model.onnx").write_bytes(b"x"),
+        ),
+        "tensorflow": lambda: (weights.unlink(), (path / "tf_model.h5").write_bytes(b"x")),
+        "quantised": lambda: edit(config, quantization_config={"quant_method": "bitsandbytes"}),
+        "whole_numbers": lambda: save_file(
+            {
+                name: (100 * value).to(torch.int8) if "LayerNorm" in name else value
+                for name, value in load_file(weights).items()
+            },
+            weights,
+            metadata={"format": "pt"},
+        ),
+        "old_layout": lambda: (path / "modules.json").write_text(
+            json.dumps([{"type": "sentence_transformers.models.Transformer", "path": "0_Transformer"}])
+        ),
         "truncated": lambda: write_weights(path, original[:-1]),
         "header_too_long": lambda: write_weights(path, struct.pack("<Q", 2**63) + original[8:]),
         "header_broken": lambda: write_weights(path, original[:9] + b"\x00" + original[10:]),

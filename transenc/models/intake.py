@@ -46,6 +46,7 @@ CONFIGS = (  # that transformers or tokenizers read, and that may name code
     "config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json",
     "preprocessor_config.json",
 )  # fmt: skip
+OTHER_WEIGHTS = ("*.onnx", "*.h5", "*.msgpack", "*.gguf", "openvino_model.xml")
 DOWNLOAD = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "1_Pooling/*", "tokenizer*"]
 
 
@@ -216,6 +217,11 @@ def describe(name: str, path: Path) -> Plm:
                 f"{path} has a part that transenc does not compute: {kind or 'unnamed'} (modules.json). It takes "
                 f"{', '.join(MODULES)}; a copy of the directory without modules.json is its transformer alone."
             )
+        if kind == "Transformer" and module.get("path"):
+            raise ConfigError(
+                f"{path} keeps its transformer in {module['path']}, as sentence-transformers did before version 2. "
+                "Save it anew: SentenceTransformer(DIR).save_pretrained(NEW) of a current one."
+            )
         if kind == "Pooling":
             config = _json(path / _inside(path, module.get("path", "")) / "config.json", dict)
             pooling = _pooling_mode(config, path)
@@ -312,6 +318,11 @@ def check(path: Path) -> None:
             f"{path / 'config.json'}: position_embedding_type '{positions}' is no longer computed by transformers; "
             "'absolute' is."
         )
+    if config.get("quantization_config"):
+        raise ConfigError(
+            f"{path / 'config.json'}: the weights are quantised (quantization_config), which transenc does not undo. "
+            "Name the model that they were made of, or save it after dequantize() of transformers."
+        )
     for key, limit in LIMITS.items():
         value = config.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= limit:
@@ -321,14 +332,22 @@ def check(path: Path) -> None:
     weights = sorted(path.glob("*.safetensors"))
     if not weights:
         pickles = sorted(
-            p.name
-            for p in path.iterdir()
-            if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5", ".pkl", ".pickle")
+            p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
         )
         if pickles:
             raise RefusedError(
                 f"{path} has only {pickles[0]}, a pickle that can run code. Convert it to "
                 "model.safetensors first (save_pretrained of a current transformers, on a machine that trusts it)."
+            )
+        others = sorted(
+            file.relative_to(path).as_posix()
+            for pattern in OTHER_WEIGHTS
+            for file in (*path.glob(pattern), *path.glob(f"*/{pattern}"))
+        )
+        if others:
+            raise DataError(
+                f"{path} has its weights as {others[0]} alone, which transenc does not read: model.safetensors is "
+                "missing. Name the model that it was made of."
             )
         raise DataError(f"{path} holds no weights: model.safetensors is missing.")
     if (path / "model.safetensors.index.json").is_file():
@@ -384,3 +403,10 @@ def check_safetensors(path: Path) -> None:
     )
     if not ends or max(ends) + 8 + length != size:
         raise DataError(f"{path} is cut short or has bytes left over; download it again.")
+    for name, entry in header.items():
+        if name.endswith("weight") and str(entry.get("dtype"))[:1] in ("I", "U"):
+            # Their scales are beside them, or nowhere: transformers would take the whole numbers for the weights.
+            raise DataError(
+                f"{path}: the weight {name} is {entry['dtype']}, whole numbers, as quantised ones are. transenc does "
+                "not undo that: name the model that they were made of."
+            )
