@@ -649,3 +649,16 @@ def test_a_broken_length_is_named(text: str, plm: Path, tmp_path: Path) -> None:
     (tmp_path / "m/sentence_bert_config.json").write_text(text)
     with pytest.raises(DataError, match=r"sentence_bert_config.json: not a JSON object"):
         BiFamily().create(tmp_path / "m", compute=Compute(), max_length=None)
+
+
+@pytest.mark.parametrize(("family", "least"), [(BiFamily, 3), (CrossFamily, 4)])
+def test_a_length_that_leaves_nothing_of_a_text_is_refused(family: Any, least: int, copy: Path) -> None:
+    for length in range(1, least):
+        edit(copy / "tokenizer_config.json", model_max_length=length)
+        with pytest.raises(DataError, match=rf"cut to {length} tokens, and {least - 1} of them are special"):
+            family().create(copy, compute=Compute(), max_length=None).score(
+                Pairs.from_rows(["a dog"], ["a cat"])
+            )
+    edit(copy / "tokenizer_config.json", model_max_length=least)
+    model = family().create(copy, compute=Compute(), max_length=None)
+    assert np.isfinite(model.score(Pairs.from_rows(["a dog " * 99], ["a cat"]))).all()
