@@ -26,6 +26,7 @@ from transenc.models.bi import BiFamily
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
 from transenc.models.intake import about_own_settings, describe, is_tuned, own_settings, resolve, unheeded
+from transenc.models.loading import load_scorer
 from transenc.models.transformer import own_length, position_limit
 from transenc.models.unpadded import position_offset
 from transenc.pairs import Pairs
@@ -662,3 +663,12 @@ def test_a_length_that_leaves_nothing_of_a_text_is_refused(family: Any, least: i
     edit(copy / "tokenizer_config.json", model_max_length=least)
     model = family().create(copy, compute=Compute(), max_length=None)
     assert np.isfinite(model.score(Pairs.from_rows(["a dog " * 99], ["a cat"]))).all()
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"files": []}', "x"])
+def test_a_manifest_of_another_tool_says_what_to_do(content: str, copy: Path) -> None:
+    (copy / "MANIFEST.json").write_text(content)
+    with pytest.raises(
+        DamagedError, match="MANIFEST.json cannot be read: .* If another tool wrote it, remove it"
+    ):
+        load_scorer(str(copy))

@@ -292,6 +292,7 @@ def test_bars_cannot_give_required_scores() -> None:
     ("table", "message"),
     [
         ({"sentence1": ["a"], "sentence2": ["b"]}, "p.parquet:1: not the columns needed"),
+        ({"set": [["a", "b"]]}, "sentence2 or text2, score or label. Name the columns with --columns."),
         ({"sentence1": [1], "sentence2": ["b"], "score": [1]}, "column 'sentence1' is int64, not string"),
         ({"sentence1": ["a"], "sentence2": ["b"], "score": ["1"]}, "column 'score' is string, not a number"),
         ({"sentence1": ["a"], "sentence2": ["b"], "score": [True]}, "column 'score' is bool, not a number"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from transenc.errors import DamagedError
 from transenc.pairs import Pairs
@@ -17,7 +18,7 @@ def plm_digest(path: Path) -> str:
     Raise DamagedError where the manifest, if there is one, has recorded others.
     """
     loaded = {n: digest for n, digest in hash_tree(path, skip="onnx").items() if n.endswith(LOADED)}
-    recorded = manifest(path).files if (path / MANIFEST).is_file() else {}
+    recorded = _recorded(path) if (path / MANIFEST).is_file() else {}
     for name, entry in recorded.items():
         if name.endswith(LOADED) and not name.startswith("onnx/") and loaded.get(name) != entry["sha256"]:
             raise DamagedError(
@@ -25,6 +26,15 @@ def plm_digest(path: Path) -> str:
                 f"if it was changed on purpose, remove that {MANIFEST}."
             )
     return fingerprint(loaded)
+
+
+def _recorded(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        return manifest(path).files
+    except DamagedError as error:
+        raise DamagedError(
+            f"{error} If another tool wrote it, remove it: transenc compares a model with its own {MANIFEST} alone."
+        ) from error
 
 
 def check_committed(path: Path) -> None:

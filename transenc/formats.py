@@ -41,9 +41,8 @@ def _place(
         have = ", ".join(map(show, found[:10])) + (", ..." if len(found) > 10 else "")
         needed = ", ".join(" or ".join(names) for names in wanted if names not in optional)
         way = "rename the columns" if len(wanted) == 1 else "name the columns with --columns"
-        raise DataError(
-            f"{path}:1: not the columns needed. Found: {have}. Needed: {needed}. Add a header line, or {way}."
-        )
+        way = way[:1].upper() + way[1:] if suffix_of(path) == ".parquet" else f"Add a header line, or {way}"
+        raise DataError(f"{path}:1: not the columns needed. Found: {have}. Needed: {needed}. {way}.")
     twice = [name for name, n in Counter(found).items() if n > 1 and any(name in names for names in wanted)]
     if twice:
         raise DataError(f"{path}:1: two columns are named {show(twice[0])}; rename one.")
