@@ -31,6 +31,7 @@ LAYERS = [
     ["transenc.pairs", "transenc.store", "transenc.config"],
     [
         "transenc.metrics",
+        "transenc.influence",
         "transenc.lines",
         "transenc.words",
         "transenc.formats",

@@ -9,6 +9,7 @@ from sklearn import metrics as sklearn_metrics
 
 from transenc.errors import DataError
 from transenc.metrics import (
+    LARGE,
     METRICS,
     auc,
     average_precision,
@@ -135,6 +136,57 @@ def test_bootstrap_of_all_sts_pairs_takes_seconds() -> None:
     low, high = bootstrap(spearman, scores, gold)
     assert time.process_time() - start < 10
     assert low < spearman(scores, gold) < high
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("levels", [7, None])
+def test_influence_is_what_one_more_pair_changes(name: str, levels: int | None) -> None:
+    metric, (scores, gold) = METRICS[name], sample(0, n=40, levels=levels)
+    if metric.binary:
+        gold = (gold > 0).astype(np.float32)
+    value, times = metric(scores, gold), 500
+    found = metric.influence(*metric.prepared(scores, gold), value)
+    many = [np.tile(column, times) for column in (scores, gold)]
+    changed = [
+        metric(*(np.append(m, c[i]) for m, c in zip(many, (scores, gold), strict=True))) for i in range(40)
+    ]
+    expected = (np.array(changed) - value) * (40 * times + 1)
+    assert found.mean() == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_large_sets_have_the_intervals_of_drawn_pairs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, gold = sample(0, n=LARGE + 1, levels=40)
+    if METRICS[name].binary:
+        gold = (gold > 11).astype(np.float32)  # one in seven
+    order = np.argsort(scores, kind="stable")  # groups of neighbours would vary less than pairs do
+    scores, gold = scores[order], gold[order]
+    other = scores + np.random.default_rng(1).normal(size=len(scores))
+
+    def spreads() -> list[float]:
+        one, two = (resampled(METRICS[name], s, gold) for s in (scores, other))
+        assert one.mean() == pytest.approx(METRICS[name](scores, gold), abs=one.std() / 5)
+        return [float(one.std()), float((two - one).std())]
+
+    found = spreads()
+    monkeypatch.setattr("transenc.metrics.LARGE", len(scores))
+    np.testing.assert_allclose(found, spreads(), rtol=0.1)
+
+
+def test_a_rare_class_of_a_large_set_leads_to_no_precision_beyond_0() -> None:
+    gold = np.zeros(LARGE + 1)
+    gold[:10] = 1
+    scores = np.random.default_rng(0).normal(size=len(gold)) + 2 * gold
+    low, high = bootstrap(average_precision, scores, gold)
+    assert 0 < low < average_precision(scores, gold) < high < 1
+
+
+def test_bootstrap_of_a_million_pairs_takes_seconds() -> None:
+    scores, gold = sample(0, n=1_000_000, levels=None)
+    start = time.process_time()
+    bootstrap(spearman, scores, gold)
+    assert time.process_time() - start < 10
 
 
 def test_a_model_that_tells_nothing_apart_has_no_correlation_and_no_error() -> None:

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from transenc import influence
 from transenc.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 RESAMPLES = 1000  # of a bootstrap
+LARGE = 20_000  # pairs, from which on a bootstrap goes by influence
+GROUPS = 2_000  # of pairs, drawn as one there: widths vary by sqrt(1 / (2 groups)), 1.6%
 Column = npt.NDArray[Any]
 
 
@@ -83,6 +86,7 @@ class Metric:
 
     name: str
     measure: Callable[[Column, Column], float]
+    influence: Callable[[Column, Column, float], Floats]
     prepare: Callable[[Column], Column] = _codes
     binary: bool = False
 
@@ -121,10 +125,12 @@ def _checked(values: npt.ArrayLike, what: str) -> Column:
     return column
 
 
-spearman = Metric("Spearman", _spearman)
-pearson = Metric("Pearson", _pearson, _as_floats)
-auc = Metric("AUC", _auc, binary=True)
-average_precision = Metric("average precision", _average_precision, binary=True)
+spearman = Metric("Spearman", _spearman, influence.of_spearman)
+pearson = Metric("Pearson", _pearson, influence.of_pearson, _as_floats)
+auc = Metric("AUC", _auc, influence.of_auc, binary=True)
+average_precision = Metric(
+    "average precision", _average_precision, influence.of_average_precision, binary=True
+)
 
 METRICS: dict[str, Metric] = {
     "spearman": spearman,
@@ -157,15 +163,33 @@ def resampled(
     """Return a metric of pairs drawn with replacement, once a sample (bootstrap: Efron, 1979).
 
     NaN where it is undefined: one class, or all equal. As many pairs and the same seed give the same draws, so that
-    differences of two scorers' values are paired.
+    differences of two scorers' values are paired. Of more than 20,000 pairs the metric's influence is resampled, to
+    first order the same, and in groups of pairs: a second in place of minutes for a million.
     """
     x, y = metric.prepared(scores, gold)
     rng = np.random.default_rng(seed)
+    if len(x) > LARGE:
+        return _resampled_influence(metric, x, y, samples, rng)
     values = np.empty(samples)
     for i in range(samples):
         drawn = rng.integers(len(x), size=len(x))
         values[i] = metric.measure(x[drawn], y[drawn])
     return values
+
+
+def _resampled_influence(
+    metric: Metric, x: Column, y: Column, samples: int, rng: np.random.Generator
+) -> Column:
+    value = metric.measure(x, y)
+    # Files may be sorted: only groups at random vary as pairs do.
+    sums = np.bincount(rng.integers(GROUPS, size=len(x)), metric.influence(x, y, value), GROUPS) / len(x)
+    times = rng.multinomial(GROUPS, np.full(GROUPS, 1 / GROUPS), size=samples)
+    moved: Column = times @ sums
+    if metric is not average_precision or value == 1:
+        return value + moved
+    # Of a rare class it is as skewed as a share: on the scale of log-odds it stays between 0 and 1.
+    odds = value / (1 - value) * np.exp(moved / (value * (1 - value)))
+    return odds / (1 + odds)
 
 
 def interval(resamples: Column, value: float) -> tuple[float, float]:
