@@ -12,6 +12,7 @@ from transenc.metrics import (
     LARGE,
     METRICS,
     auc,
+    auc_interval,
     average_precision,
     interval,
     pearson,
@@ -123,6 +124,41 @@ def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say() -> Non
         low, high = bootstrap(pearson, x[:, 0], 0.6 * x[:, 0] + 0.8 * x[:, 1], samples=200, seed=i)
         covered += low <= 0.6 <= high
     assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_auc_intervals_of_a_rare_class_cover_the_truth_about_as_often_as_they_say() -> None:
+    rng, labels = np.random.default_rng(0), np.repeat([1, 0], [5, 100])
+    truth = stats.norm.cdf(1.5 / 2**0.5)
+    covered = {"percentiles": 0, "log-odds": 0}
+    for i in range(200):
+        scores = rng.normal(size=105) + 1.5 * labels
+        drawn, value = resampled(auc, scores, labels, samples=200, seed=i), auc(scores, labels)
+        for name, (low, high) in (
+            ("percentiles", interval(drawn, value)),
+            ("log-odds", auc_interval(drawn, value, 5)),
+        ):
+            covered[name] += low <= truth <= high
+    assert covered["percentiles"] < 180
+    assert 186 <= covered["log-odds"] <= 199
+
+
+@pytest.mark.parametrize("freedom", [3, 4, 9, 39, 10**6])
+def test_with_many_pairs_an_auc_interval_is_the_normal_one(freedom: int) -> None:
+    drawn = np.array([0.49, 0.51])
+    n = freedom + 1
+    half = stats.t.ppf(0.975, freedom) * drawn.std(ddof=1) * (n / freedom) ** 0.5
+    assert auc_interval(drawn, 0.0, n, difference=True) == pytest.approx((-half, half), rel=0.01)
+    low, high = auc_interval(drawn, 0.5, n)
+    assert np.log(high / (1 - high)) == pytest.approx(4 * half, rel=0.01)
+    assert low == pytest.approx(1 - high)
+
+
+def test_a_perfect_order_and_a_class_of_one_pair_tell_little_of_an_auc() -> None:
+    flat = np.ones(100)
+    assert auc_interval(flat, 1.0, 5) == (pytest.approx(0.025**0.2), 1.0)
+    assert auc_interval(0 * flat, 0.0, 5) == (0.0, pytest.approx(1 - 0.025**0.2))
+    assert auc_interval(np.arange(100) / 100, 0.5, 1) == pytest.approx((0, 1), abs=1e-6)
+    assert auc_interval(0 * flat, 0.0, 1, difference=True) == (0, 0)
 
 
 def test_bootstrap_leaves_out_resamples_of_one_class() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transenc.errors import DataError
-from transenc.metrics import METRICS, RESAMPLES, interval, quality, resampled
+from transenc.metrics import METRICS, RESAMPLES, auc_interval, interval, quality, resampled
 from transenc.pairs import Pairs, Scores
 from transenc.scorer import Scorer, mean
 from transenc.store import write_file
@@ -50,15 +50,31 @@ class First:
     known: dict[tuple[str, str], tuple[float, npt.NDArray[np.float64]]] = field(default_factory=dict)
 
     def gain(
-        self, task: str, metric: str, value: float, resamples: npt.NDArray[np.float64]
+        self, task: str, metric: str, value: float, resamples: npt.NDArray[np.float64], rarer: int
     ) -> dict[str, Any]:
-        """Return by how much a value is above the first scorer's, with its interval; nothing for that one itself."""
+        """Return by how much a value is above the first scorer's, with its interval; nothing for that one itself.
+
+        rarer: pairs of the rarer of two classes.
+        """
         if (task, metric) not in self.known:
             self.known[task, metric] = value, resamples
             return {}
         first, others = self.known[task, metric]
-        low, high = interval(resamples - others, value - first)
+        low, high = _ends(metric, resamples - others, value - first, rarer, difference=True)
         return {"gain": value - first, "gain_low": low, "gain_high": high}
+
+
+def _ends(
+    metric: str,
+    resamples: npt.NDArray[np.float64],
+    value: float,
+    rarer: int,
+    *,
+    difference: bool = False,
+) -> tuple[float, float]:
+    if metric == "auc":
+        return auc_interval(resamples, value, rarer, difference=difference)
+    return interval(resamples, value)
 
 
 def measure(
@@ -77,9 +93,11 @@ def measure(
     what these scores are compared with; the first that are given with it are kept in it.
     """
     first = first or First()
-    results, drawn = [], []
+    results, drawn, rarer = [], [], []
     for name, gold in sets.items():
         assert gold.scores is not None
+        ones = int((gold.scores == 1).sum())
+        rarer.append(min(ones, len(gold) - ones))
         try:
             value = quality(metric, scores[name], gold.scores)
         except DataError as error:
@@ -91,14 +109,13 @@ def measure(
             logger.warning(
                 "%s scores all %d pairs of %s alike: nothing is told apart.", model, len(gold), name
             )
-        gain = first.gain(name, metric, value, drawn[-1])
-        results.append(
-            Result(model, family, name, metric, value, *interval(drawn[-1], value), len(gold), **gain)
-        )
+        gain = first.gain(name, metric, value, drawn[-1], rarer[-1])
+        ends = _ends(metric, drawn[-1], value, rarer[-1])
+        results.append(Result(model, family, name, metric, value, *ends, len(gold), **gain))
     if len(results) > 1:
         average, resamples = float(np.mean([r.value for r in results])), np.mean(drawn, axis=0)
-        gain = first.gain(group, metric, average, resamples)
-        ends, total = interval(resamples, average), sum(r.n for r in results)
+        gain = first.gain(group, metric, average, resamples, min(rarer))
+        ends, total = _ends(metric, resamples, average, min(rarer)), sum(r.n for r in results)
         results.append(Result(model, family, group, metric, average, *ends, total, sets=len(results), **gain))
     return results
 

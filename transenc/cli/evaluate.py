@@ -90,7 +90,8 @@ def evaluate(
             note(f"written: {folder}")
     if not json_:
         several = ", of a difference over the same ones" if len({r.model for r in results}) > 1 else ""
-        show(f"{' and '.join(metrics)}, times 100; intervals: 95% percentile bootstrap over pairs{several}")
+        kind = "percentile bootstrap" if chosen != "auc" else "bootstrap (of AUC: log-odds, Student's t)"
+        show(f"{' and '.join(metrics)}, times 100; intervals: 95% {kind} over pairs{several}")
     if fail_under is not None:
         # A model's last result is its average, or its only set.
         finals = {r.model: r for r in results if r.metric == chosen}
