@@ -108,6 +108,13 @@ def test_gains_are_taken_over_the_start_of_the_same_seed_and_student() -> None:
     assert gains["best, cross, b"]["t"]["mean"] == pytest.approx(0)
     alone = summarise({1: results(a=(0.5, 0.52))}, {1: "x"})["gains"]
     assert alone["best, cross"]["t"] == {"mean": pytest.approx(0.02), "sd": None, "n": 1}
+    mean = {**runs[1]["rows"][1], "label": "best, averaged"}  # whatever a row is called, a mean has no start
+    found = summarise({1: {**runs[1], "ensembles": [mean]}}, {1: "x"})
+    assert set(found["models"]) - set(found["gains"]) == {
+        "start, bi, a",
+        "start, bi, b",
+        "best, averaged, cross",
+    }
 
 
 def test_each_seed_is_a_run_of_its_own_and_the_same_command_continues(

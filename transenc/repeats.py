@@ -57,14 +57,13 @@ def summarise(results: dict[int, dict[str, Any]], commands: dict[int, str]) -> d
     models: dict[str, dict[int, dict[str, float]]] = {}
     gains: dict[str, dict[int, dict[str, float]]] = {}
     for seed, found in results.items():
-        kept = {name: _values(row) for name, row in _kept(found).items()}
-        for name, values in kept.items():
+        for name, (row, start) in _kept(found).items():
+            values = _values(row)
             models.setdefault(name, {})[seed] = values
-            if name.startswith("best, "):
-                _, _, student = name.removeprefix("best, ").partition(", ")
-                start = kept["start, bi" + (f", {student}" if student else "")]
+            if start is not None:
+                before = _values(start)
                 gained = {
-                    column: value - start[column] for column, value in values.items() if column in start
+                    column: value - before[column] for column, value in values.items() if column in before
                 }
                 gains.setdefault(name, {})[seed] = gained
     first = next(iter(results.values()))
@@ -81,18 +80,27 @@ def summarise(results: dict[int, dict[str, Any]], commands: dict[int, str]) -> d
     }
 
 
-def _kept(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the rows of a run that are compared over seeds, by a name that all seeds share."""
+def _kept(found: dict[str, Any]) -> dict[str, tuple[dict[str, Any], dict[str, Any] | None]]:
+    """Return the rows of a run that are compared over seeds, by a name that all seeds share.
+
+    Beside each of the best models stands its student's start, beside the others None.
+    """
     many = len(found["plm"]) > 1
     rows = {r["path"]: r for r in found["rows"]}
-    kept = {"raw, bi" + (f", {row['student']}" if many else ""): row for row in found.get("raw", [])}
+    starts: dict[str, dict[str, Any]] = {}
     for row in found["rows"]:  # a student's first row is its start
-        kept.setdefault("start, bi" + (f", {row['student']}" if many else ""), row)
+        starts.setdefault(row["student"], row)
+
+    def name(kind: str, family: str, student: str) -> str:
+        return f"{kind}, {family}" + (f", {student}" if many else "")
+
+    kept: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {}
+    kept |= {name("raw", "bi", row["student"]): (row, None) for row in found.get("raw", [])}
+    kept |= {name("start", "bi", student): (row, None) for student, row in starts.items()}
     for best in found["best"]:
-        name = f"best, {best['family']}" + (f", {best['student']}" if many else "")
-        kept[name] = rows[best["model"]]
-    for row in found["ensembles"]:
-        kept[f"{row['label']}, {row['family']}"] = row
+        student = best["student"]
+        kept[name("best", best["family"], student)] = rows[best["model"]], starts[student]
+    kept |= {f"{row['label']}, {row['family']}": (row, None) for row in found["ensembles"]}
     return kept
 
 
