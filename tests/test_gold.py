@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -416,6 +417,29 @@ def test_a_sampler_that_chooses_by_labels_does_so_in_every_cycle() -> None:
     stages = {s.name: s for s in plan(few, [Student("s0", "s0", "none")], dev=True, keeps=True)}
     mixed = {name: s.settings["keep"] for name, s in stages.items() if s.kind == "mix"}
     assert mixed == dict.fromkeys(("gold/mix", "cycle-1/mix-bi", "cycle-1/mix-cross"), "kde")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "gold", "refused"),
+    [
+        ("kde:threshold=0.6", {}, True),
+        ("kde", {"threshold": 0.4}, True),
+        ("kde:threshold=0.4", {"threshold": 0.4}, False),
+        ("kde:threshold=0.6", {"silver": "soft"}, False),  # no label becomes 1
+        ("kde:rule=kde", {"threshold": 0.4}, False),  # nor is any class kept
+    ],
+)
+def test_labels_are_balanced_as_of_the_score_that_makes_them_1(
+    sampler: str, gold: dict[str, Any], refused: bool, tmp_path: Path, plm: Path
+) -> None:
+    graded = make_pairs(16, seed=5, scored=True)
+    assert graded.scores is not None
+    write_pairs(graded.with_scores((graded.scores > 0.3).astype(np.float32)), tmp_path / "gold.tsv")
+    asked = {"source": str(tmp_path / "gold.tsv"), **gold}
+    settings = settings_of("augsbert-few", plm, sampler=sampler, gold=asked)
+    context = pytest.raises(ConfigError, match="gold.threshold.*give both one") if refused else nullcontext()
+    with context:
+        Session.open(settings, root=tmp_path / "run", offline=True, device="cpu")
 
 
 # Whole runs.

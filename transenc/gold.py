@@ -10,10 +10,12 @@ import numpy as np
 from transenc import tasks
 from transenc.config import Settings
 from transenc.errors import ConfigError, DataError
+from transenc.gold_plan import hardens
 from transenc.metrics import METRICS
 from transenc.pairs import Pairs, without
 from transenc.readers import SkipBad, column_names, read_pairs
 from transenc.registry import did_you_mean
+from transenc.samplers.kde import Kde
 from transenc.samplers.mix import build
 from transenc.seeds import derive
 
@@ -158,3 +160,18 @@ def check_use(settings: Settings) -> None:
         )
     if gold.augment and gold.scenario in ("few", "domain"):
         raise ConfigError("--augment belongs to recipe augsbert-gold; the others make pairs by --sampler.")
+
+
+def check_thresholds(settings: Settings) -> None:
+    """Raise ConfigError where silver labels are balanced as of another score than makes them 1.
+
+    settings: with the kind of gold labels that was found.
+    """
+    gold, sampler = settings.gold, build(settings.sampler)
+    if not (isinstance(sampler, Kde) and sampler.balances(binary=gold.labels == "binary") and hardens(gold)):
+        return
+    if sampler.threshold != gold.threshold:
+        raise ConfigError(
+            f"kde balances labels as of {sampler.threshold:g} (threshold) and they become 1 as of {gold.threshold:g} "
+            "(gold.threshold), so that the kept ones would not have gold's ratio: give both one value."
+        )

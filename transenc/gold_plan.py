@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from transenc.config import DistillSettings, Settings
+from transenc.config import DistillSettings, GoldSettings, Settings
 from transenc.cycle import Stage, Student, label_settings, silver_settings
 
 GOLD = "gold/pairs"
@@ -18,14 +18,19 @@ def families(settings: Settings) -> tuple[str, ...]:
     return chosen if "bi" in chosen or not settings.cycles else ("bi", *chosen)
 
 
+def hardens(gold: GoldSettings) -> bool:
+    """Tell whether the teacher's labels become 0 or 1; whether gold is binary is known."""
+    binary = gold.silver == "auto" and gold.labels == "binary"
+    return gold.scenario != "gold" and (binary or gold.silver == "hard")
+
+
 def mix_stage(
     settings: Settings, name: str, silver: str | None, cycle: int = 0, keep: str | None = None
 ) -> Stage:
     """Return the stage that puts gold pairs beside those of the stage `silver`, if there is one."""
     gold = settings.gold
     # The published rule is for the teacher's labels; cycles need soft ones.
-    hard = cycle == 0 and gold.scenario != "gold"
-    hard = hard and (gold.silver == "hard" or (gold.silver == "auto" and gold.labels == "binary"))
+    hard = cycle == 0 and hardens(gold)
     values = {
         "keep": keep,
         "hard": gold.threshold if hard else None,

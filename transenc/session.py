@@ -11,6 +11,7 @@ from transenc.config import Settings, check_students
 from transenc.cycle import Stage, Student, plan, student_names
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError
+from transenc.gold import check_thresholds
 from transenc.inputs import Inputs, find_plms, gather, students_of
 from transenc.interrupt import StopFlag
 from transenc.kinds import setting
@@ -130,6 +131,7 @@ class Session:
         if gold is not None:
             found = {"labels": "binary" if gold.binary else "graded"}
             settings = settings.model_copy(update={"gold": settings.gold.model_copy(update=found)})
+            check_thresholds(settings)
             sentences = sentences or list(inputs.sentences)
         sampler = build(settings.sampler)
         stages = plan(

@@ -48,6 +48,10 @@ class Kde:
         """Tell whether the candidates' sampler compares embeddings."""
         return bool(getattr(self._sampler(), "needs_encoder", False))
 
+    def balances(self, *, binary: bool) -> bool:
+        """Tell whether labels are kept by class; binary: as gold's are."""
+        return self.rule == "balance" or (self.rule == "auto" and binary)
+
     def _sampler(self) -> Any:
         return registry.create(registry.SAMPLERS, self.candidates)
 
@@ -68,8 +72,7 @@ class Kde:
         want, have = np.asarray(gold, np.float64), np.asarray(silver, np.float64)
         if not len(want):
             raise DataError("kde compares with gold labels: give some with --gold.")
-        binary = bool(np.isin(want, (0.0, 1.0)).all())
-        if self.rule == "balance" or (self.rule == "auto" and binary):
+        if self.balances(binary=bool(np.isin(want, (0.0, 1.0)).all())):
             return balance(want >= self.threshold, have >= self.threshold, rng)
         wanted, offered = density(want), density(have)
         kept = np.flatnonzero(rng.random(len(have)) < acceptance(wanted, offered, have))
