@@ -159,6 +159,9 @@ def test_a_perfect_order_and_a_class_of_one_pair_tell_little_of_an_auc() -> None
     assert auc_interval(0 * flat, 0.0, 5) == (0.0, pytest.approx(1 - 0.025**0.2))
     assert auc_interval(np.arange(100) / 100, 0.5, 1) == pytest.approx((0, 1), abs=1e-6)
     assert auc_interval(0 * flat, 0.0, 1, difference=True) == (0, 0)
+    assert auc_interval(np.nan * flat, 0.5, 2) == pytest.approx(
+        (0, 1), abs=1e-6
+    )  # of many sets with such a class
 
 
 def test_bootstrap_leaves_out_resamples_of_one_class() -> None:

@@ -213,7 +213,8 @@ def auc_interval(
     if not difference and value in (0.0, 1.0):
         edge = 0.025 ** (1 / rarer)
         return (edge, 1.0) if value else (0.0, 1 - edge)
-    deviation = float(np.nanstd(resamples, ddof=1))
+    known = resamples[~np.isnan(resamples)]
+    deviation = float(known.std(ddof=1)) if len(known) > 1 else np.inf
     if rarer == 1:
         half = np.inf if deviation else 0.0
     else:
