@@ -8,6 +8,7 @@ from typing import Any
 from transenc import __version__
 from transenc.config import Settings
 from transenc.models.intake import Plm
+from transenc.models.layout import usage
 
 TUNED = "tuned for similarity before, perhaps on labelled pairs: what those taught is in this model"
 
@@ -28,10 +29,9 @@ def model_card(
     partners: the starts of the run's other students, which learnt from the same labels.
     """
     pipeline = "sentence-similarity" if family == "bi" else "text-ranking"
-    hub = plm.revision is not None
     library = "transenc" if segments else "sentence-transformers"
     front = ["---", f"library_name: {library}", f"pipeline_tag: {pipeline}"]
-    front += [f"base_model: {plm.name}"] if hub else []
+    front += [f"base_model: {plm.hub}"] if plm.hub else []
     front += [
         "tags:",
         "- sentence-transformers",
@@ -65,7 +65,8 @@ def model_card(
     body = [
         f"# {_short(plm)}, {family}-encoder by transenc {__version__}",
         "",
-        f"A {kind}. {made}, recipe `{settings.recipe}`, {settings.cycles} cycles"
+        f"A {kind}. {made}, recipe `{settings.recipe}`, "
+        f"{settings.cycles} cycle{'s' * (settings.cycles != 1)}"
         f"{f' on `{source}`' if source else ''}, seed {settings.seed}.",
         "",
         f"Kept: `{chosen['model']}`" + _selection(chosen, metric, labelled=bool(gold), carried=carried),
@@ -80,7 +81,7 @@ def model_card(
             body += ["", f"Start `{_short(start)}`: {note}."]
     if chosen["model"].startswith("prime/") and chosen["dev"] is not None:
         body += ["", "No cycle beat the start on development data, so this is the start itself."]
-    return "\n".join(front + body) + "\n"
+    return "\n".join(front + body) + "\n" + usage(family, segments=segments)
 
 
 def _short(plm: Plm) -> str:

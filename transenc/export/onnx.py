@@ -22,6 +22,7 @@ from transenc.export.place import commit_at_close, place, refuse_other
 from transenc.export.trace import OPSET, OPSETS, SCORED, contract, trace
 from transenc.export.words import LIMITS, word_difference
 from transenc.models.device import Compute
+from transenc.models.layout import usage
 from transenc.models.segments import SegmentModel
 from transenc.models.transformer import evaluating
 from transenc.pairs import Pairs
@@ -315,7 +316,11 @@ def _check_request(scorer: Any, out: Path, precisions: Sequence[str], opset: int
 def _save_layout(scorer: Any, work: Path, card: str) -> str:
     """Write the model directory without its weights, and return the fingerprint of the whole of it."""
     scorer.save(work, card=card)
-    if isinstance(scorer.module, SegmentModel):
+    segments, readme = isinstance(scorer.module, SegmentModel), work / "README.md"
+    if readme.is_file():  # how the weights are loaded, which are left out
+        told = readme.read_text(encoding="utf-8")
+        readme.write_text(told.replace(usage(scorer.family, segments=segments), ""), encoding="utf-8")
+    if segments:
         # The graph has the head, so other tools run it as that of any classifier.
         for part in ("modules.json", "config_sentence_transformers.json"):
             (work / part).unlink()
@@ -356,5 +361,17 @@ def _card(facts: Facts, graphs: dict[str, GraphReport], notes: Sequence[str]) ->
         row = [f"`{graph.file}`", graph.what, f"{graph.parity.worst:.1e}", f"{number:,}", *found]
         lines.append(f"| {' | '.join(row)} |")
     lines += [f"\nNote: {note}." for note in notes]
+    lines += [
+        "",
+        "transenc loads it, without torch, and so does the ONNX backend of sentence-transformers "
+        '(`backend="onnx"`):',
+        "",
+        "```python",
+        "from transenc import Pairs, load_scorer",
+        "",
+        'engine = load_scorer(".")  # this directory',
+        'print(engine.score(Pairs.from_rows(["A man plays a guitar."], ["Someone makes music."])))',
+        "```",
+    ]
     timed = {name: graph.latency for name, graph in graphs.items() if graph.latency is not None}
     return "\n".join(lines) + "\n" + (f"\n{table(timed)}" if timed else "")

@@ -25,6 +25,7 @@ def minilm() -> dict[str, Any]:
         "path": Path(str(weights[0].locate())).parent,
         "tuned": True,
         "pooling": "mean",
+        "hub": "sentence-transformers/all-MiniLM-L6-v2",
         "sha256": {"model.safetensors": WEIGHTS},
         "card": "all-MiniLM-L6-v2 (Apache-2.0), tuned for similarity on over a billion labelled or mined pairs: "
         "results from it are not unsupervised from scratch",

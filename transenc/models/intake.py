@@ -56,7 +56,7 @@ class Plm:
 
     name: what the user typed. tuned: trained for sentence similarity already, so priming is skipped by
     default. pooling: how its sentence vectors are made, or None when it does not say. note: one line shown
-    with its results.
+    with its results. hub: its name on the hub, if it has one.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Plm:
     revision: str | None = None
     note: str = ""
     sha256: dict[str, str] = field(default_factory=dict)
+    hub: str | None = None
 
 
 def resolve(name: str, *, offline: bool = False) -> Plm:
@@ -148,6 +149,7 @@ def embedded(name: str) -> Plm:
         None,
         str(facts.get("card", "")),
         facts["sha256"],
+        facts.get("hub"),
     )
 
 
@@ -261,7 +263,7 @@ def from_hub(name: str, *, offline: bool) -> Plm:
     except OSError as error:
         raise MachineError(f"The hub cannot be reached for '{name}': {error}.{hint}") from error
     plm = describe(name, path)
-    return Plm(name, path, plm.tuned, plm.pooling, revision=path.name)
+    return Plm(name, path, plm.tuned, plm.pooling, revision=path.name, hub=name)
 
 
 def _inside(base: Path, name: str) -> str:

@@ -154,7 +154,31 @@ def _write_facts(path: Path, kind: str, **more: str) -> None:
     _write(path / "config_sentence_transformers.json", facts | more)
 
 
+def usage(family: str, *, segments: bool = False) -> str:
+    """Return the section of a card with the lines that load the directory in which it lies."""
+    if family == "bi":
+        lines = [
+            "from sentence_transformers import SentenceTransformer",
+            "",
+            'model = SentenceTransformer(".")  # this directory, or its name on a hub',
+            'vectors = model.encode(["A man plays a guitar.", "Someone makes music."])',
+            "print(model.similarity(vectors[0], vectors[1]))",
+        ]
+    else:
+        trusted = (
+            ", trust_remote_code=True" if segments else ""
+        )  # what modules.json names is transenc's, installed
+        lines = [
+            "from sentence_transformers import CrossEncoder",
+            "",
+            f'model = CrossEncoder("."{trusted})  # this directory, or its name on a hub',
+            'print(model.predict([("A man plays a guitar.", "Someone makes music.")]))',
+        ]
+    return "\n".join(["", "## Use", "", "```python", *lines, "```", ""])
+
+
 def _card(pipeline: str, *, segments: bool = False) -> str:
+    family = "bi" if pipeline == "sentence-similarity" else "cross"
     library, more = "sentence-transformers", ""
     if segments:
         library, more = (
@@ -163,5 +187,5 @@ def _card(pipeline: str, *, segments: bool = False) -> str:
         )
     return (
         f"---\nlibrary_name: {library}\npipeline_tag: {pipeline}\ntags:\n- sentence-transformers\n- transenc\n---\n\n"
-        f"Made by transenc{more}.\n"
+        f"Made by transenc{more}.\n{usage(family, segments=segments)}"
     )
