@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,19 @@ def test_saved_models_score_the_same_in_sentence_transformers(family: Any, plm: 
         ours = {"trust_remote_code": True} if isinstance(family, Segments) else {}  # its head is ours
         theirs = CrossEncoder(str(tmp_path / "saved"), device="cpu", **ours).predict(list(pairs.rows()))
     np.testing.assert_allclose(model.score(pairs), theirs, atol=2e-6)
+
+
+def test_a_start_that_pads_on_the_left_is_saved_to_pad_on_the_right(plm: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    shutil.copytree(plm, tmp_path / "left")
+    told = tmp_path / "left/tokenizer_config.json"
+    told.write_text(json.dumps(json.loads(told.read_text()) | {"padding_side": "left"}))
+    model = BiFamily().create(tmp_path / "left", compute=CPU, max_length=32)
+    model.save(tmp_path / "saved")
+    texts = ["a dog", "two dogs eat in the big house"]
+    theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(texts)
+    np.testing.assert_allclose(theirs, model.encode(texts), atol=1e-5)
 
 
 def test_a_saved_cross_encoder_is_a_plain_transformers_classifier(plm: Path, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def _save_parts(module: Any, tokenizer: Any, max_length: int, path: Path) -> Non
         "is_local",
         "max_length",
         "stride",
+        "padding_side",  # sentence-transformers would pad on the left, and move the positions
         "truncation_side",
         "truncation_strategy",
         "pad_to_multiple_of",
