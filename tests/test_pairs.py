@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from transenc.errors import DataError
 from transenc.metrics import spearman
+from transenc.models.loading import load_scorer
 from transenc.pairs import Pairs, cosines, join, plain
+from transenc.readers import read_pairs, read_sentences
 from transenc.scorer import Teacher, mean, rank_mean, to_labels
 
 PAIRS = Pairs.from_rows(["a", "b", "a", "c"], ["b", "a", "b", "c"], [0.1, 0.2, 0.3, 0.4])
@@ -105,3 +110,30 @@ def test_sentences_that_nobody_would_tell_apart_have_one_plain_form(
     first: str, second: str, same: bool
 ) -> None:
     assert (plain(first) == plain(second)) == same
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("a dog", r"give a list, \[text\]"), (["a", None], "text 2 of 2 is NoneType, not str")],
+)
+def test_one_text_or_none_is_never_taken_for_a_column(given: Any, message: str, plm: Path) -> None:
+    with pytest.raises(TypeError, match=message):
+        Pairs.from_rows(given, ["a", "b"])
+    with pytest.raises(TypeError, match=message):
+        load_scorer(plm).encode(given)  # type: ignore[attr-defined]
+
+
+def test_arrays_and_columns_are_encoded_as_lists_are(plm: Path) -> None:
+    encoder: Any = load_scorer(plm)
+    wanted = encoder.encode(["a dog", "a cat"])
+    for given in (np.array(["a dog", "a cat"]), iter(["a dog", "a cat"])):
+        np.testing.assert_array_equal(encoder.encode(given), wanted)
+
+
+def test_files_are_named_by_text_or_path_alone_or_in_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "s.txt"
+    file.write_text("a\nb\n")
+    for given in (file, str(file), [file], [str(file)]):
+        assert read_sentences(given) == ["a", "b"]
+    (tmp_path / "p.txt").write_text("a||b\n")
+    assert len(read_pairs(str(tmp_path / "p.txt"), scores="optional")) == 1

@@ -37,6 +37,19 @@ def plain(sentence: str) -> str:
     return kept or sentence.strip()
 
 
+def texts_of(given: Iterable[str]) -> list[str]:
+    """Return texts of any iterable as a list; raise TypeError for one text alone, and for what is no text."""
+    if isinstance(given, str):
+        raise TypeError(
+            "one text in place of several, of which each character would be one: give a list, [text]"
+        )
+    texts = list(given)
+    odd = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
+    if odd is not None:
+        raise TypeError(f"text {odd + 1} of {len(texts)} is {type(texts[odd]).__name__}, not str")
+    return texts
+
+
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value
 class Pairs:
     """Hold `n` sentence pairs, scored or not.
@@ -64,10 +77,13 @@ class Pairs:
     def from_rows(
         cls, sentence1: Iterable[str], sentence2: Iterable[str], scores: Iterable[float] | None = None
     ) -> Pairs:
-        """Build pairs from two parallel columns, storing each distinct sentence once."""
+        """Build pairs from two parallel columns, storing each distinct sentence once.
+
+        Raises TypeError for a single text in place of a column, and for what is no text.
+        """
         ids: dict[str, int] = {}
-        left = [ids.setdefault(s, len(ids)) for s in sentence1]
-        right = [ids.setdefault(s, len(ids)) for s in sentence2]
+        left = [ids.setdefault(s, len(ids)) for s in texts_of(sentence1)]
+        right = [ids.setdefault(s, len(ids)) for s in texts_of(sentence2)]
         values = None if scores is None else np.asarray(list(scores), dtype=np.float32)
         return cls(list(ids), np.asarray(left, np.int64), np.asarray(right, np.int64), values)
 

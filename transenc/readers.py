@@ -109,7 +109,10 @@ class _Tally:
 
 
 def read_sentences(
-    paths: Sequence[Path], *, skip_bad: SkipBad | None = None, rejects: list[Reject] | None = None
+    paths: Sequence[Path | str] | Path | str,
+    *,
+    skip_bad: SkipBad | None = None,
+    rejects: list[Reject] | None = None,
 ) -> list[str]:
     """Read the sentences of one or more files in order, each distinct one once.
 
@@ -119,7 +122,7 @@ def read_sentences(
     """
     sentences: dict[str, None] = {}
     used = 0
-    for path in paths:
+    for path in map(Path, [paths] if isinstance(paths, Path | str) else paths):
         tally = _Tally(skip_bad, rejects)
         for number, values in _rows(path, SENTENCE, (), tally):
             try:
@@ -136,7 +139,7 @@ def read_sentences(
 
 
 def read_pairs(
-    path: Path,
+    path: Path | str,
     *,
     scores: Literal["required", "optional", "ignored"],
     score_range: tuple[float, float] | None = None,
@@ -154,6 +157,7 @@ def read_pairs(
     keeps finite scores as they are.
     skip_bad, rejects: as for read_sentences. columns: other names of the two sides and the score.
     """
+    path = Path(path)
     low, high = score_range or (0.0, 1.0)
     if not (math.isfinite(low) and math.isfinite(high) and low != high):
         raise ConfigError(f"The score range {low:g} to {high:g} is not two different numbers.")

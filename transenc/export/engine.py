@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from transenc.errors import ConfigError, DamagedError, MachineError, RefusedErro
 from transenc.export.scan import refuse_foreign
 from transenc.lines import one_line
 from transenc.models.tokens import GPU_TOKENS, Tokens, chunks, collate, tokenize
-from transenc.pairs import Index, Pairs, Scores, cosines
+from transenc.pairs import Index, Pairs, Scores, cosines, texts_of
 from transenc.store import MANIFEST, hash_file, manifest
 
 logger = logging.getLogger(__name__)
@@ -128,17 +128,17 @@ class Engine:
         """Return how many tokens a sentence, or a pair, is cut to."""
         return self.facts.max_length
 
-    def encode(self, sentences: list[str]) -> npt.NDArray[np.float32]:
-        """Return (n, dim) float32 unit vectors; only a bi-encoder has them."""
+    def encode(self, sentences: Iterable[str]) -> npt.NDArray[np.float32]:
+        """Return (n, dim) float32 unit vectors; only a bi-encoder has them. Raises TypeError for one text alone."""
         if self.family != "bi":
             raise ConfigError("This engine is a cross-encoder: it scores pairs and makes no vectors.")
-        return self._rows(sentences, (self.facts.dim,))
+        return self._rows(texts_of(sentences), (self.facts.dim,))
 
     def score(self, pairs: Pairs) -> Scores:
         """Return one float32 score per pair; a bi-encoder encodes every distinct sentence once."""
         if self.family == "bi":
             pairs = pairs.take(slice(None))  # narrows the sentences to those that occur
-            return cosines(self.encode(list(pairs.sentences)), pairs.left, pairs.right)
+            return cosines(self.encode(pairs.sentences), pairs.left, pairs.right)
         logits = self._rows(list(pairs.rows()), (1,))[:, 0].astype(np.float64)
         # The sigmoid, in a form that neither overflows nor makes ties of very low scores.
         return np.exp(-np.logaddexp(0.0, -logits)).astype(np.float32)

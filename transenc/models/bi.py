@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from transenc.models.transformer import (
     position_limit,
 )
 from transenc.models.unpadded import Batch
-from transenc.pairs import Index, Pairs, Scores, cosines
+from transenc.pairs import Index, Pairs, Scores, cosines, texts_of
 
 POOLINGS = ("cls", "mean")
 BLOCK = 8192  # vectors normalised at a time
@@ -92,11 +93,12 @@ class BiEncoder:
         """Return (len(index), dim) pooled vectors with gradients, not normalised."""
         return self.transformer.rows(self.head, tokens, index).float()
 
-    def encode(self, sentences: list[str]) -> npt.NDArray[np.float32]:
-        """Return (n, dim) float32 unit vectors."""
-        if not sentences:
+    def encode(self, sentences: Iterable[str]) -> npt.NDArray[np.float32]:
+        """Return (n, dim) float32 unit vectors; raise TypeError for one text in place of several."""
+        texts = texts_of(sentences)
+        if not texts:
             return np.zeros((0, self.dim), np.float32)
-        rows = self.transformer.infer(self.head, self.transformer.tokens(sentences))
+        rows = self.transformer.infer(self.head, self.transformer.tokens(texts))
         for start in range(0, len(rows), BLOCK):  # in place: those of a million sentences are gigabytes
             part = rows[start : start + BLOCK]
             part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
@@ -105,7 +107,7 @@ class BiEncoder:
     def score(self, pairs: Pairs) -> Scores:
         """Return the cosine of each pair; every distinct sentence is encoded once."""
         pairs = pairs.take(slice(None))  # narrows the sentences to those that occur
-        return cosines(self.encode(list(pairs.sentences)), pairs.left, pairs.right)
+        return cosines(self.encode(pairs.sentences), pairs.left, pairs.right)
 
     def prepare(self, pairs: Pairs) -> Tokens:
         """Tokenise every distinct sentence once."""

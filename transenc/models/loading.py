@@ -33,12 +33,15 @@ def family_of(path: Path) -> str:
     return "cross" if str(architectures[0]).endswith("ForSequenceClassification") else "bi"
 
 
-def load_scorer(name: str, *, device: str = "auto", precision: str = "auto", offline: bool = False) -> Scorer:
+def load_scorer(
+    name: str | Path, *, device: str = "auto", precision: str = "auto", offline: bool = False
+) -> Scorer:
     """Load a scorer by directory, hub name, exported engine or embedded name.
 
     precision: "auto", "fp32" or "bf16"; of an engine, which of its graphs ("fp32", "int8", ...; `DIR:int8` says
     the same and goes first). An engine is loaded without importing torch.
     """
+    name = str(name)
     path, graph = _graph_of(name)
     graph = graph or precision
     if (path / ENGINE).is_file():
