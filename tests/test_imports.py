@@ -70,7 +70,7 @@ LAYERS = [
         "transenc.single",
         "transenc.repeats",
     ],
-    ["transenc.session", "transenc.single_stages", "transenc.single_label"],
+    ["transenc.session", "transenc.outcome", "transenc.single_stages", "transenc.single_label"],
     ["transenc.cli", "transenc.__main__"],
 ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,9 @@ from transenc.errors import ConfigError
 from transenc.gold import check_thresholds
 from transenc.inputs import Inputs, find_plms, gather, students_of
 from transenc.interrupt import StopFlag
-from transenc.kinds import setting
 from transenc.models.device import Compute
 from transenc.models.intake import about_own_settings
-from transenc.pairs import Pairs, shared
+from transenc.outcome import Best, Outcome, Row, read_outcome, selection
 from transenc.progress import Progress
 from transenc.readers import SkipBad, read_sentences
 from transenc.record import record, refuse_others
@@ -30,55 +29,7 @@ from transenc.stages.fill import find_masked_lm, model_digests
 from transenc.stages.readable import check_lengths
 from transenc.store import Store, canonical, refuse_file, write_file
 
-
-@dataclass(frozen=True)
-class Row:
-    """One model of a run: its place, development score and test scores (Spearman or AUC, not times 100)."""
-
-    label: str
-    student: str
-    family: str
-    cycle: int
-    path: Path
-    dev: float | None
-    tests: dict[str, float]
-    average: float | None
-    average_precision: dict[str, float] = field(default_factory=dict)
-    held_out: float | None = None
-
-
-@dataclass(frozen=True)
-class Best:
-    """The model kept for one student and family, and the directory of the stage that made it."""
-
-    student: str
-    family: str
-    path: Path
-    cycle: int
-    dev: float | None
-    model: Path
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished run holds.
-
-    metrics: of each test set. setting: whether evaluated pairs were trained on. selection: what chose the models, and
-    whether labels did. ensembles: the students' mean scores, by family. raw: starts before they
-    were primed. warnings: what a reader must know.
-    """
-
-    rows: list[Row]
-    best: list[Best]
-    metric: str
-    selected_by: str
-    metrics: dict[str, str] = field(default_factory=dict)
-    setting: str = ""
-    selection: str = ""
-    ensembles: list[Row] = field(default_factory=list)
-    raw: list[Row] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+__all__ = ["Best", "Outcome", "Row", "Session", "default_root", "selection"]
 
 
 @dataclass
@@ -133,17 +84,7 @@ class Session:
             settings = settings.model_copy(update={"gold": settings.gold.model_copy(update=found)})
             check_thresholds(settings)
             sentences = sentences or list(inputs.sentences)
-        sampler = build(settings.sampler)
-        stages = plan(
-            settings,
-            students,
-            tests=bool(inputs.tests),
-            dev=by_dev,
-            needs_encoder=inputs.mine_with is not None and bool(getattr(sampler, "needs_encoder", False)),
-            keeps=hasattr(sampler, "keep"),
-            bi_mined=inputs.mine_bi is not None,
-            bi_needs_encoder=inputs.bi_needs_encoder,
-        )
+        stages = _plan(settings, students, inputs, dev=by_dev)
         tried = _tried(settings)
         if tried and not any(stage.settings.get("trials", 1) > 1 for stage in stages):
             raise ConfigError(
@@ -165,25 +106,9 @@ class Session:
         check_lengths(context)
         if dry_run:  # a real run compares when it begins to write
             refuse_others(context)
-        dev = pairs_digest(inputs.dev) if by_dev else None
-        digests: dict[str, Any] = {
-            "pairs": inputs.source,
-            "pairs:bi": inputs.bi_source,
-            "prime": {"dev": dev, "sentences": sentences, "metric": inputs.metric},
-            "distill": {"dev": dev, "symmetric": inputs.symmetric, "metric": inputs.metric},
-            "evaluate": {name: pairs_digest(gold) for name, gold in inputs.tests.items()},
-        }
-        digests.update(
-            {f"plm:{s.name}": plm_digest(p.path) for s, p in zip(students, plms, strict=True)}
-            if not dry_run
-            else {}
-        )
-        if gold is not None:
-            digests["gold"] = pairs_digest(gold.pairs)
-        if settings.gold.augment:
-            digests["augment"] = outside_files(settings.gold.augment) | model_digests(
-                settings.gold.augment, settings.plm[0], offline=offline
-            )
+        digests = _digests(settings, inputs, sentences, dev=by_dev, offline=offline)
+        if not dry_run:  # which compares nothing with them
+            digests |= {f"plm:{name}": plm_digest(plm.path) for name, plm in context.plms.items()}
         runner = Runner(context, inputs.make_pairs, digests, sentences, computes, mine_with=inputs.mine_with)
         runner.mine_bi = inputs.mine_bi
         runner.gold = gold.pairs if gold is not None else None
@@ -257,83 +182,42 @@ class Session:
 
     def outcome(self) -> Outcome:
         """Read the results of a finished run."""
-        rows, best, raw = [], [], []
-        tested = {s.needs[0]: s.name for s in self.stages if s.kind == "evaluate" and s.needs}
-        for stage in self.stages:
-            if stage.settings.get("raw"):
-                facts = self.runner.info(stage.name, "evaluate")
-                raw.append(
-                    Row(
-                        "raw", str(stage.student), "bi", 0, self.root, facts["dev"],
-                        facts["tests"], facts["average"], facts["average_precision"],
-                    )
-                )  # fmt: skip
-        for stage in self.stages:
-            if stage.kind not in ("prime", "distill"):
-                continue
-            facts = self.runner.info(stage.name, stage.kind)
-            results = self.runner.info(tested[stage.name], "evaluate") if stage.name in tested else {}
-            label = f"cycle {stage.cycle}" if stage.cycle else start_label(str(facts.get("method")))
-            label = gold_label(stage, self.settings) or label
-            rows.append(
-                Row(
-                    label,
-                    str(stage.student),
-                    str(stage.family),
-                    stage.cycle,
-                    self.context.store.path(stage.name),
-                    facts["dev"],
-                    results.get("tests", {}),
-                    results.get("average"),
-                    results.get("average_precision", {}),
-                    facts.get("held_out"),
-                )
-            )
-        ensembles, warnings = [], []
-        for stage in self.stages:
-            path = self.context.store.path(stage.name)
-            if stage.kind == "best":
-                facts = self.runner.info(stage.name, "best")
-                best.append(
-                    Best(
-                        str(stage.student), str(stage.family), path, facts["cycle"], facts["dev"],
-                        self.context.store.path(facts["model"]), facts.get("reason", ""),
-                    )
-                )  # fmt: skip
-            elif stage.kind == "ensemble":
-                facts = self.runner.info(stage.name, "ensemble")
-                label = "mean of starts" if stage.settings["of"] == "start" else "mean of best"
-                names = "+".join(s.name for s in self.students)
-                ensembles.append(
-                    Row(
-                        label, names, str(stage.family), 0, path, None,
-                        facts["tests"], facts["average"], facts["average_precision"],
-                    )
-                )  # fmt: skip
-            elif stage.kind == "silver":
-                warnings += [w for w in [self.runner.info(stage.name, "silver").get("warning")] if w]
-        context = self.context
-        by = self.runner.info("select", "select")["by"]
-        metrics = {name: context.metric_of(name) for name in context.tests}
-        said = setting(self.runner.trained_on(), context.tests)
-        chosen_by = selection(self.settings, context.dev, context.tests)
-        return Outcome(rows, best, context.metric, by, metrics, said, chosen_by, ensembles, raw, warnings)
+        return read_outcome(self.runner, self.stages, self.students)
 
 
-def selection(settings: Settings, dev: Pairs | None, tests: Mapping[str, Pairs]) -> str:
-    """Say what chooses checkpoints and cycles, and whether labels do."""
-    if settings.select == "agreement":
-        return "no labels: agreement on held-out unlabelled pairs selects checkpoints and cycles"
-    if settings.gold.source and dev is None:
-        return "no development data: the last model is kept (--select last)"
-    if settings.select == "last":
-        last = "model" if settings.gold.source else "cycle"
-        return f"no labels: the last {last} is kept (--select last)"
-    if dev is None:
-        return "no development data: the last cycle is kept (--select agreement chooses without labels)"
-    both, total = sum(shared(dev, test) for test in tests.values()), sum(map(len, tests.values()))
-    among = f"; {both:,} of the {total:,} test pairs are among them, so they helped to select" if both else ""
-    return f"{len(dev):,} labelled development pairs select checkpoints and cycles{among}"
+def _plan(settings: Settings, students: Sequence[Student], inputs: Inputs, *, dev: bool) -> list[Stage]:
+    sampler = build(settings.sampler)
+    return plan(
+        settings,
+        students,
+        tests=bool(inputs.tests),
+        dev=dev,
+        needs_encoder=inputs.mine_with is not None and bool(getattr(sampler, "needs_encoder", False)),
+        keeps=hasattr(sampler, "keep"),
+        bi_mined=inputs.mine_bi is not None,
+        bi_needs_encoder=inputs.bi_needs_encoder,
+    )
+
+
+def _digests(
+    settings: Settings, inputs: Inputs, sentences: Sequence[str] | None, *, dev: bool, offline: bool
+) -> dict[str, Any]:
+    """Return the fingerprints of what lies outside the run, but for its starts, by kind of stage."""
+    judge = pairs_digest(inputs.dev) if dev else None
+    digests: dict[str, Any] = {
+        "pairs": inputs.source,
+        "pairs:bi": inputs.bi_source,
+        "prime": {"dev": judge, "sentences": sentences, "metric": inputs.metric},
+        "distill": {"dev": judge, "symmetric": inputs.symmetric, "metric": inputs.metric},
+        "evaluate": {name: pairs_digest(test) for name, test in inputs.tests.items()},
+    }
+    if inputs.gold is not None:
+        digests["gold"] = pairs_digest(inputs.gold.pairs)
+    if settings.gold.augment:
+        digests["augment"] = outside_files(settings.gold.augment) | model_digests(
+            settings.gold.augment, settings.plm[0], offline=offline
+        )
+    return digests
 
 
 def _check_labels_wanted(settings: Settings, *, dev: bool) -> None:
@@ -363,26 +247,6 @@ def _tried(settings: Settings) -> list[str]:
         "gold.teacher": settings.gold.teacher,
     }
     return [name for name, chosen in groups.items() if chosen.trials > 1]
-
-
-def gold_label(stage: Stage, settings: Settings) -> str | None:
-    """Name the row of a model that gold pairs taught; None for others."""
-    kind = stage.name.rpartition("/")[0]
-    if kind in ("gold/encoder", "gold/teacher"):
-        return "gold alone"
-    if kind not in ("gold/distill-bi", "gold/distill-cross"):
-        return None
-    gold = settings.gold
-    if gold.weight == 0:
-        return "silver alone"
-    if gold.scenario == "gold":
-        return "gold and rewritten" if gold.augment else "gold alone"
-    return "gold and silver"
-
-
-def start_label(method: str) -> str:
-    """Name a run's first row."""
-    return "start" if method == "none" else f"primed ({method})"
 
 
 def default_root(settings: Settings) -> Path:

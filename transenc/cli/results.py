@@ -8,7 +8,8 @@ from transenc.cli.console import figures, note, out, out_json, wide_table
 from transenc.cli.gold import about_gold, learnt_from, show_labels
 
 if TYPE_CHECKING:
-    from transenc.session import Best, Outcome, Row, Session
+    from transenc.outcome import Best, Outcome, Row
+    from transenc.session import Session
 
 METRIC_TITLES = {"spearman": "Spearman x 100", "auc": "ROC-AUC x 100"}
 
