@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.conftest import make_pairs
 from transenc.config import build
-from transenc.cycle import Student, plan
+from transenc.cycle import plan
 from transenc.digests import plm_digest
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
@@ -17,6 +17,7 @@ from transenc.models.intake import resolve
 from transenc.pairs import Pairs
 from transenc.record import record
 from transenc.runner import Runner
+from transenc.stage import Student
 from transenc.stages.context import Context
 from transenc.store import Store
 

@@ -13,13 +13,14 @@ from tests.conftest import make_pairs
 from tests.test_gold import ends_alike_when_stopped, inputs_of, run, settings_of
 from transenc.agreement import held_out
 from transenc.config import build, recipe_layers
-from transenc.cycle import Stage, Student, plan
+from transenc.cycle import plan
 from transenc.errors import ConfigError
 from transenc.models.bi import BiFamily
 from transenc.models.device import Compute
 from transenc.pairs import Pairs
 from transenc.readers import read_pairs
 from transenc.seeds import derive
+from transenc.stage import Stage, Student
 from transenc.stages.agree import judge
 from transenc.stages.select import choose_by_agreement
 

@@ -8,9 +8,10 @@ import pytest
 
 from tests.conftest import make_pairs
 from transenc.config import build
-from transenc.cycle import Student, batches, model_stages, plan, student_names
+from transenc.cycle import plan
 from transenc.pairs import join
 from transenc.session import selection
+from transenc.stage import Student, batches, model_stages, student_names
 
 
 def planned(n: int = 1, **values: Any) -> Any:

@@ -15,7 +15,7 @@ from tests.conftest import make_pairs
 from tests.runs import SMALL, content
 from transenc.cli.gold import told
 from transenc.config import Settings, build, merge, recipe_layers
-from transenc.cycle import Student, plan
+from transenc.cycle import plan
 from transenc.errors import ConfigError, DataError, Interrupted
 from transenc.gold import Gold, read_gold, without_tests
 from transenc.inputs import gather
@@ -25,6 +25,7 @@ from transenc.models.intake import resolve
 from transenc.pairs import Pairs
 from transenc.readers import has_scores, is_table_of_pairs, read_pairs
 from transenc.session import Outcome, Session
+from transenc.stage import Student
 from transenc.stages.augment import augment_sentences, augmented_pairs, outside_files
 from transenc.stages.mix import mix_pairs
 from transenc.store import Store

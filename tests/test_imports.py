@@ -57,6 +57,7 @@ LAYERS = [
         "transenc.export",
         "transenc.runs",
         "transenc.card",
+        "transenc.stage",
         "transenc.cycle",
         "transenc.gold_plan",
         "transenc.gold",

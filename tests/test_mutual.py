@@ -16,7 +16,6 @@ import pytest
 from safetensors import SafetensorError
 
 from tests.runs import content, run_small, small_runner
-from transenc.cycle import Stage
 from transenc.errors import ConfigError, Interrupted, MachineError
 from transenc.interrupt import StopFlag
 from transenc.metrics import auc
@@ -24,6 +23,7 @@ from transenc.parallel import Worker, Workers, _serve
 from transenc.readers import read_pairs
 from transenc.record import record
 from transenc.scorer import mean, weighted_mean
+from transenc.stage import Stage
 from transenc.stages.balance import dev_weights, imbalance
 
 

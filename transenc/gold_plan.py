@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transenc.config import DistillSettings, GoldSettings, Settings
-from transenc.cycle import Stage, Student, label_settings, silver_settings
+from transenc.stage import Stage, Student, label_settings, silver_settings
 
 GOLD = "gold/pairs"
 MIX = "gold/mix"

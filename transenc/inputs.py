@@ -14,7 +14,6 @@ import numpy.typing as npt
 from transenc import tasks
 from transenc.config import DEFAULT_RECIPE, Settings, merge, recipe_layers
 from transenc.config import build as build_settings
-from transenc.cycle import Student, student_names
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError, DataError
 from transenc.formats import suffix_of
@@ -34,6 +33,7 @@ from transenc.readers import (
 from transenc.samplers import PairSampler, mine
 from transenc.samplers.mix import build, owners
 from transenc.seeds import derive
+from transenc.stage import Student, student_names
 from transenc.store import fingerprint
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ import torch
 
 from transenc.agreement import agreement, held_out
 from transenc.config import DistillSettings, FitSettings, PrimeSettings
-from transenc.cycle import Stage
 from transenc.errors import DataError
 from transenc.gold_plan import GOLD
 from transenc.metrics import METRICS, quality
@@ -22,6 +21,7 @@ from transenc.models.layout import head_of
 from transenc.pairs import Pairs, Scores, join, shared, without
 from transenc.scorer import COMBINE, BothOrders, blend, mean, to_labels, weighted_mean
 from transenc.seeds import derive
+from transenc.stage import Stage
 from transenc.stages.agree import judge
 from transenc.stages.augment import augment_sentences, augmented_pairs
 from transenc.stages.balance import dev_weights, imbalance

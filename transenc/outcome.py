@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transenc.config import Settings
-from transenc.cycle import Stage, Student
 from transenc.kinds import Info, setting
 from transenc.pairs import Pairs, shared
 from transenc.runner import Runner
+from transenc.stage import Stage, Student
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.process import BaseProcess
 
-    from transenc.cycle import Stage
     from transenc.runner import Runner
+    from transenc.stage import Stage
     from transenc.stages.context import Context
 
 Info = dict[str, Any]

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from transenc import __version__, registry
-from transenc.cycle import OVER_CYCLES
 from transenc.errors import ConfigError, DamagedError
 from transenc.lines import one_line
+from transenc.stage import OVER_CYCLES
 from transenc.stages.context import Context
 from transenc.store import canonical, write_file
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from transenc.augmenters import Fill
-from transenc.cycle import Stage, batches
 from transenc.errors import DamagedError
 from transenc.gold_plan import GOLD
 from transenc.kinds import WORK, Info
@@ -21,6 +20,7 @@ from transenc.parallel import Workers
 from transenc.readers import read_pairs
 from transenc.record import warn_of_changes
 from transenc.seeds import random_state_kept
+from transenc.stage import Stage, batches
 from transenc.stages.context import Context
 from transenc.store import canonical, fingerprint
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transenc.config import Settings, check_students
-from transenc.cycle import Stage, Student, plan, student_names
+from transenc.cycle import plan
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError
 from transenc.gold import check_thresholds
@@ -23,6 +23,7 @@ from transenc.record import record, refuse_others
 from transenc.runner import Runner
 from transenc.runs import RUNS
 from transenc.samplers.mix import build
+from transenc.stage import Stage, Student, student_names
 from transenc.stages.augment import outside_files
 from transenc.stages.context import Context
 from transenc.stages.fill import find_masked_lm, model_digests

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from transenc.cycle import Stage
 from transenc.record import record
 from transenc.session import Session
+from transenc.stage import Stage
 
 
 def fetch(session: Session, stages: Sequence[Stage], cache: Path) -> None:

@@ -20,11 +20,11 @@ from benchmarks.quality.cache import fetch, put
 from benchmarks.quality.rows import Row, append_row, read_rows
 from benchmarks.quality.variants import VARIANTS
 from transenc.config import Settings, from_assignments, merge
-from transenc.cycle import Stage
 from transenc.errors import ConfigError, TransencError
 from transenc.inputs import settings_for
 from transenc.interrupt import StopFlag, stop_on_signals
 from transenc.session import Session
+from transenc.stage import Stage
 from transenc.store import fingerprint
 
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transenc.cycle import Stage
     from transenc.progress import Progress
+    from transenc.stage import Stage
 
 PLAIN_SECONDS = 10.0
 NAME = 16  # characters that a table leaves to its first column, at least

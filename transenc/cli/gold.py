@@ -8,8 +8,8 @@ from transenc.cli.console import out, out_json, table
 from transenc.gold_plan import GOLD, MIX
 
 if TYPE_CHECKING:
-    from transenc.cycle import Stage
     from transenc.session import Session
+    from transenc.stage import Stage
 
 FLAT = 0.1  # silver labels that vary less than this share of gold's teach next to nothing
 
