@@ -108,7 +108,7 @@ class Session:
         if dry_run:  # a real run compares when it begins to write
             refuse_others(context)
         digests = _digests(settings, inputs, sentences, dev=by_dev, offline=offline)
-        if not dry_run:  # which compares nothing with them
+        if not dry_run:  # hashing every start takes seconds
             digests |= {f"plm:{name}": plm_digest(plm.path) for name, plm in context.plms.items()}
         runner = Runner(context, inputs.make_pairs, digests, sentences, computes, mine_with=inputs.mine_with)
         runner.mine_bi = inputs.mine_bi
