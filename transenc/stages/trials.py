@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,8 @@ from transenc.memory import release
 from transenc.seeds import derive
 from transenc.store import Checkpoints
 from transenc.training import Fitted
+
+logger = logging.getLogger(__name__)
 
 Train = Callable[[int, Checkpoints, float | None], tuple[Any, Fitted]]
 
@@ -51,4 +54,11 @@ def try_seeds(settings: DistillSettings, seed: int, checkpoints: Checkpoints, tr
         # the start's own score, which is the same in all.
         scores.append(max(value for step, value in fitted.history if 0 < step <= fitted.limit))
     kept = scores.index(max(scores))
+    logger.info(
+        "%s: %d seeds, each for %g of the steps, have %s; the best one is trained on.",
+        checkpoints.name,
+        len(seeds),
+        settings.trial_share,
+        ", ".join(f"{100 * score:.2f}" for score in scores),
+    )
     return Tried(seeds[kept], places[kept], kept, scores)
