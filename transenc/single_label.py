@@ -22,6 +22,7 @@ from transenc.seeds import derive
 from transenc.single import output_file, refuse_existing
 from transenc.stages.label import score_pairs
 from transenc.store import fingerprint
+from transenc.unread import warn_of_unread
 from transenc.writers import check_suffix, check_writable, write_pairs
 
 
@@ -149,6 +150,7 @@ def label_to(
                 }
             )
             scorer = scorers.load(name)
+            warn_of_unread(name, scorer, pairs)
             by_teacher.append(
                 score_pairs(
                     BothOrders(scorer) if both_orders and scorer.family == "cross" else scorer,

@@ -51,7 +51,9 @@ def evaluate(
     from transenc.evaluation import First, ensemble, measure, score_sets, write_mteb
     from transenc.metrics import METRICS
     from transenc.models.loading import load_scorer
+    from transenc.pairs import join
     from transenc.runs import models_of
+    from transenc.unread import warn_of_unread
 
     if fail_under is not None and not -1 <= fail_under <= 1:
         raise ConfigError(
@@ -71,6 +73,7 @@ def evaluate(
     scores, first = [], First()
     for name in names:
         scorer = load_scorer(name, device=device, precision=precision, offline=offline)
+        warn_of_unread(name, scorer, join(list(sets.values())))
         scores.append(score_sets(scorer, sets))
         for each in metrics:
             results += measure(name, scorer.family, sets, scores[-1], each, group=task, first=first)
