@@ -107,3 +107,8 @@ def test_one_cycle_is_no_plural() -> None:
     settings = build({"plm": ["org/raw"], "pairs": "pairs.tsv", "cycles": 1})
     told = model_card("bi", RAW, settings, {"model": CYCLE, "dev": None}, "spearman", setting="x")
     assert ", 1 cycle on `pairs.tsv`" in told
+
+
+def test_what_was_made_is_one_clean_sentence() -> None:
+    told = card(TUNED, select="last")
+    assert "trained on no label, recipe `self`, 3 cycles on `pairs.tsv`" in told

@@ -42,3 +42,10 @@ def test_without_labels_the_first_student_is_named() -> None:
     lines = next_commands(outcome("agreement", *models), "sts")
     assert "--model best/bi/a --model best/cross/a" in lines[1]
     assert "--teacher best/cross/a " in lines[-1]
+
+
+def test_without_a_task_the_models_are_compared_with_their_start_on_pairs_of_ones_own() -> None:
+    lines = next_commands(outcome("last", ("b", "bi", None), ("b", "cross", None)), None)
+    assert lines[1] == ("  transenc evaluate FILE.tsv --model prime/b --model best/bi/b --model best/cross/b")
+    assert "sentence1 <tab> sentence2 <tab> score" in lines[2]
+    assert 'load_scorer("best/bi/b").encode(' in lines[3]

@@ -59,14 +59,13 @@ def model_card(
     carried = any(start.tuned for start in starts)
     made = "Made without labels by Trans-Encoder distillation (Liu et al., ICLR 2022)"
     if carried:
-        made = "Made by Trans-Encoder distillation (Liu et al., ICLR 2022), trained on no label,"
+        made = "Made by Trans-Encoder distillation (Liu et al., ICLR 2022), trained on no label"
     if gold:
         made = f"Made by Augmented SBERT (Thakur et al., NAACL 2021), learnt from `{gold}`"
     body = [
         f"# {_short(plm)}, {family}-encoder by transenc {__version__}",
         "",
-        f"A {kind}. {made}, recipe `{settings.recipe}`, "
-        f"{settings.cycles} cycle{'s' * (settings.cycles != 1)}"
+        f"A {kind}. {made}, recipe `{settings.recipe}`, {settings.cycles} cycle{'s' * (settings.cycles != 1)}"
         f"{f' on `{source}`' if source else ''}, seed {settings.seed}.",
         "",
         f"Kept: `{chosen['model']}`" + _selection(chosen, metric, labelled=bool(gold), carried=carried),

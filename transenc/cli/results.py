@@ -120,7 +120,7 @@ def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
     for line in verdicts(outcome):
         out(line)
     out("")
-    for line in next_commands(outcome, session.settings.task or "FILE.tsv"):
+    for line in next_commands(outcome, session.settings.task):
         out(line)
 
 
@@ -152,15 +152,25 @@ def _cells(row: Row, names: list[str], columns: list[str], *, many: bool) -> lis
     return [label, *(f"{100 * values[column]:.2f}" if column in values else "" for column in columns)]
 
 
-def next_commands(outcome: Outcome, target: str) -> list[str]:
-    """Name the commands that go on with the best student's models; a cross-encoder that lost teaches nothing."""
+def next_commands(outcome: Outcome, task: str | None) -> list[str]:
+    """Name the commands that go on with the best student's models; a cross-encoder that lost teaches nothing.
+
+    task: what was evaluated; without any, one's own scored pairs tell what the models are over their start.
+    """
     bi, cross = _better(outcome, "bi"), _better(outcome, "cross")
     assert bi is not None  # a student begins as one
     gain = _gain(outcome, cross) if cross else None
     teacher = bi if cross is None or (gain is not None and gain <= 0) else cross
+    both = f" --model {bi.path}" + (f" --model {cross.path}" if cross else "")
+    own = [
+        "  FILE.tsv: 100 pairs or more that you score, below the line sentence1 <tab> sentence2 <tab> score",
+        f'  in Python: transenc.load_scorer("{bi.path}").encode(texts)',
+    ]
+    before = f" --model {_start(outcome, bi.student).path}"
     return [
         "Next:",
-        f"  transenc evaluate {target} --model {bi.path}" + (f" --model {cross.path}" if cross else ""),
+        f"  transenc evaluate {task}{both}" if task else f"  transenc evaluate FILE.tsv{before}{both}",
+        *([] if task else own),
         f"  transenc export onnx --model {bi.path} --out engine-bi",
         f"  transenc label --pairs FILE.tsv --teacher {teacher.path} --out scored.tsv",
     ]
