@@ -50,6 +50,7 @@ LAYERS = [
         "transenc.averaging",
         "transenc.gradients",
         "transenc.training",
+        "transenc.lengths",
         "transenc.unread",
     ],
     [

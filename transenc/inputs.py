@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transenc import tasks
-from transenc.config import DEFAULT_RECIPE, Settings, merge, recipe_layers
+from transenc.config import BY_TEXT, DEFAULT_RECIPE, Settings, merge, recipe_layers
 from transenc.config import build as build_settings
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError, DataError
@@ -101,7 +101,8 @@ def settings_for(values: Mapping[str, Any], *, offline: bool = False) -> Setting
     """
     asked = build_settings(values)  # a wrong key is told before a start is looked for
     layers = recipe_for(str(values.get("recipe", DEFAULT_RECIPE)), asked.plm, asked.task, offline=offline)
-    return build_settings(merge(*layers, values))
+    by_text = {} if asked.task else BY_TEXT  # of tasks the published lengths, so that figures stay comparable
+    return build_settings(merge(by_text, *layers, values))
 
 
 def check_sampler(settings: Settings, by_hand: Mapping[str, Any]) -> None:

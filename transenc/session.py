@@ -14,6 +14,7 @@ from transenc.errors import ConfigError
 from transenc.gold import check_thresholds
 from transenc.inputs import Inputs, find_plms, gather, students_of
 from transenc.interrupt import StopFlag
+from transenc.lengths import with_lengths
 from transenc.models.device import Compute
 from transenc.models.intake import about_own_settings
 from transenc.outcome import Best, Outcome, Row, read_outcome, selection
@@ -79,6 +80,9 @@ class Session:
         sentences = read_sentences([Path(given)], skip_bad=skip) if given else None
         by_dev = settings.select == "dev" and inputs.dev is not None
         _check_labels_wanted(settings, dev=by_dev)
+        settings = with_lengths(
+            settings, [p.path for p in plms], inputs.sentences, _trained(settings, students)
+        )
         gold = inputs.gold
         if gold is not None:
             found = {"labels": "binary" if gold.binary else "graded"}
@@ -238,6 +242,13 @@ def _check_labels_wanted(settings: Settings, *, dev: bool) -> None:
         raise ConfigError(
             f"{tried[0]}.trials compares seeds, and there is nothing to compare them by: {way_on}"
         )
+
+
+def _trained(settings: Settings, students: Sequence[Student]) -> list[str]:
+    """Name the groups of settings of a run's trainings."""
+    primed = ["prime"] if any(student.prime != "none" for student in students) else []
+    taught = ["gold.teacher"] if settings.gold.scenario in ("few", "domain") else []
+    return [*primed, *taught, "distill.bi", "distill.cross"]
 
 
 def _tried(settings: Settings) -> list[str]:

@@ -12,6 +12,7 @@ from transenc.config import Settings
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError
 from transenc.interrupt import StopFlag
+from transenc.lengths import with_lengths
 from transenc.metrics import quality
 from transenc.models.device import Compute
 from transenc.models.intake import resolve
@@ -48,6 +49,7 @@ def prime_to(
     """Prime `settings.plm[0]` on sentences and write the bi-encoder directory `out`."""
     compute = Compute.choose(device, settings.precision)
     plm = resolve(settings.plm[0], offline=offline)
+    settings = with_lengths(settings, [plm.path], sentences, ["prime"])
     identity = {
         "prime": settings.prime.model_dump(), "pooling": settings.pooling, "seed": settings.seed,
         "precision": compute.precision, "plm": plm_digest(plm.path), "sentences": list(sentences),
@@ -90,13 +92,14 @@ def distill_to(
 
     keep_head: a cross-encoder's start that has a segment head keeps it, whatever the settings ask for.
     """
+    compute = Compute.choose(device, settings.precision)
+    plm = resolve(settings.plm[0], offline=offline)
+    settings = with_lengths(settings, [plm.path], pairs.sentences, [f"distill.{family}"])
     chosen = getattr(settings.distill, family)
     if chosen.trials > 1 and dev is None:
         raise ConfigError(
             f"distill.{family}.trials compares seeds, and there is nothing to compare them by: give --dev FILE."
         )
-    compute = Compute.choose(device, settings.precision)
-    plm = resolve(settings.plm[0], offline=offline)
     if keep_head and family == "cross" and head_of(plm.path) is not None:
         chosen = chosen.model_copy(update={"head": "segments"})
     identity = {

@@ -48,7 +48,7 @@ def distill(
     flags = {"pooling": pooling, "seed": seed, "precision": precision}
     given = {key: value for key, value in flags.items() if value is not None}
     config.check_once(given, changed)
-    settings = config.build(config.merge({"plm": [start]}, given, changed))
+    settings = config.build(config.merge(config.BY_TEXT, {"plm": [start]}, given, changed))
     used = [f"distill.{family}", "pooling", "seed", "precision"]
     config.check_used(changed, used, "distill", {f"distill.{family}.start": "--start"})
     if asymmetric and getattr(settings.distill, family).both_orders:

@@ -50,6 +50,7 @@ def prime(
     given |= {"prime": {"method": method}} if method else {}
     config.check_once(given, changed)
     values = config.merge(
+        config.BY_TEXT,
         {"plm": [plm], "prime": {"method": "simcse"}},
         {"prime": own_settings([plm]).get("prime", {})},
         given,

@@ -77,8 +77,10 @@ class FitSettings(Frozen):
     schedule: Literal["linear", "constant"] = Field("linear", description="The rate after warm-up.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW decay; biases and normalisations are spared.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    max_length: int = Field(
-        64, ge=4, description="Tokens a text (or pair) is cut to, kept with the saved model."
+    max_length: int | None = Field(
+        64,
+        ge=4,
+        description="Tokens a text (or pair) is cut to, kept with the saved model; null: by the text.",
     )
     evaluate_every: int = Field(200, ge=1, description="Steps of an epoch between two development scores.")
     drop_last: bool = Field(False, description="Leave out the last, smaller batch of an epoch.")
@@ -110,7 +112,9 @@ class PrimeSettings(FitSettings):
     batch_size: int = Field(64, ge=2, description="Sentences a step; each is the others' negative.")
     learning_rate: float = Field(3e-5, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW decay.")
-    max_length: int = Field(32, ge=4, description="Tokens a sentence is cut to, kept with the saved model.")
+    max_length: int | None = Field(
+        32, ge=4, description="Tokens a sentence is cut to, kept with the saved model; null: by the text."
+    )
     temperature: float = Field(0.05, gt=0, description="Softmax temperature of the contrastive loss.")
     head: bool = Field(
         True, description="Train through a dense+tanh head that is dropped afterwards (SimCSE)."
@@ -329,4 +333,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "mirror-drophead": _MIRROR | {"dropout": 0.0, "drop_heads": 0.2},
     # Ours, after Su et al. 2021: the encoder learns the cosines of its own whitened mean word embeddings.
     "whitening": {"dropout": 0.0, "head": False, "delete": 0.6},
+}
+
+BY_TEXT: dict[str, Any] = {  # what leaves every length to the text (lengths.py)
+    "prime": {"max_length": None},
+    "distill": {"cross": {"max_length": None}, "bi": {"max_length": None}},
+    "gold": {"teacher": {"max_length": None}},
 }

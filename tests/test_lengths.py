@@ -1,0 +1,91 @@
+"""How many tokens are read: the text decides where no setting does."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import make_pairs
+from tests.tiny import tiny_plm
+from transenc.config import BY_TEXT, build, merge
+from transenc.inputs import settings_for
+from transenc.lengths import with_lengths
+from transenc.pairs import Pairs
+from transenc.session import Session
+from transenc.single_stages import distill_to
+
+SHORT = ["a dog runs", "a cat sleeps"] * 50
+
+
+def lengths(
+    start: Path, sentences: list[str], changes: dict[str, Any] | None = None
+) -> tuple[int | None, ...]:
+    settings = build(merge(BY_TEXT, {"plm": [str(start)]}, changes or {}))
+    found = with_lengths(settings, [start], sentences, ["distill.bi", "distill.cross"])
+    distill = found.distill
+    return (
+        found.prime.max_length,
+        distill.bi.max_length,
+        distill.cross.max_length,
+        found.gold.teacher.max_length,
+    )
+
+
+@pytest.mark.parametrize("longer", [0, 9], ids=["none", "under a tenth"])
+def test_short_texts_are_read_at_the_published_lengths(
+    longer: int, plm: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "transenc")
+    assert lengths(plm, SHORT + ["dog " * 60] * longer) == (32, 32, 64, 64)
+    assert not caplog.messages
+
+
+def test_long_texts_are_read_and_that_is_said(plm: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "transenc")
+    long = ["dog " * 38] * 20  # 40 tokens with the special ones
+    assert lengths(plm, SHORT + long) == (48, 48, 64, 64)
+    assert "distill.bi.max_length=48" in caplog.text
+
+
+def test_no_more_is_read_than_the_start_reads_and_than_a_setting_says(tmp_path: Path) -> None:
+    start = tiny_plm(tmp_path / "plm")
+    path = start / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 40}))
+    long = ["dog " * 50] * 20
+    assert lengths(start, long) == (40, 40, 64, 64)
+    by_hand = {"distill": {"bi": {"max_length": 16}}}
+    assert lengths(start, long, by_hand) == (40, 16, 64, 64)
+
+
+def test_mirror_bert_keeps_its_own_published_length(plm: Path) -> None:
+    assert lengths(plm, ["dog " * 38] * 20, {"prime": {"method": "mirror"}})[:2] == (50, 48)
+
+
+def test_a_run_on_ones_own_text_takes_lengths_by_it_and_a_task_the_published_ones(
+    plm: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "tickets.txt"
+    corpus.write_text("\n".join(f"{n} " + "dog " * 40 for n in range(20)), encoding="utf-8")
+    values: dict[str, Any] = {"plm": [str(plm)], "recipe": "self"}
+    settings = settings_for({**values, "corpus": str(corpus)})
+    session = Session.open(settings, root=tmp_path / "run", device="cpu", dry_run=True)
+    read = {
+        s.kind + str(s.family): s.settings["max_length"] for s in session.stages if "max_length" in s.settings
+    }
+    assert read == {"primebi": 48, "distillcross": 64, "distillbi": 48}
+    assert session.settings.distill.bi.max_length == 48  # what run.yaml records, and resuming compares
+    assert settings_for({**values, "task": "demo"}).distill.bi.max_length == 32
+
+
+def test_a_single_training_takes_its_length_by_the_pairs(plm: Path, tmp_path: Path) -> None:
+    short = make_pairs(4, scored=True)
+    pairs = Pairs.from_rows(
+        [f"{a} " + "dog " * 40 for a, _ in short.rows()], [b for _, b in short.rows()], short.scores
+    )
+    settings = build(merge(BY_TEXT, {"plm": [str(plm)], "distill": {"bi": {"epochs": 1}}}))
+    distill_to(settings, "bi", pairs, None, tmp_path / "bi", device="cpu")
+    assert json.loads((tmp_path / "bi/sentence_bert_config.json").read_text())["max_seq_length"] > 40

@@ -1,0 +1,82 @@
+"""How many tokens models read where the text decides: of short texts the published 32 and 64, of long ones more."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from transenc.config import METHODS, Distill, FitSettings, GoldSettings, PrimeSettings, Settings, build, merge
+from transenc.models.tokens import tokenize
+from transenc.models.transformer import load_tokenizer, own_length, position_limit
+from transenc.unread import MOST_CUT
+
+logger = logging.getLogger(__name__)
+
+SAMPLE = 2_000  # texts whose tokens are counted, evenly over all
+STEP = 16
+
+
+def with_lengths(
+    settings: Settings, starts: Sequence[Path], sentences: Sequence[str], used: Sequence[str]
+) -> Settings:
+    """Return settings in which the sentences have decided every max_length that is null.
+
+    It is the published one where that cuts no more than a tenth of them, else one that does not, and at most what
+    every start reads; of pairs, twice as much. used: the groups of settings of which a longer one is told.
+    """
+    published: dict[str, Any] = {
+        "prime": METHODS.get(settings.prime.method, {}).get("max_length", PrimeSettings().max_length),
+        "distill.bi": Distill().bi.max_length,
+        "distill.cross": Distill().cross.max_length,
+        "gold.teacher": GoldSettings().teacher.max_length,
+    }
+    open_ = {name: least for name, least in published.items() if group(settings, name).max_length is None}
+    if not open_:
+        return settings
+    own, limits = zip(*map(_reads, starts), strict=True)
+    wanted = max(_most(start, sentences, min(own)) for start in starts)
+    changes: dict[str, Any] = {}
+    for name, least in open_.items():
+        one, most = (wanted, min(own)) if name in ("prime", "distill.bi") else (2 * wanted, min(limits))
+        found = least if one <= least else max(least, min(most, -(-one // STEP) * STEP))
+        outer, _, inner = name.partition(".")
+        value = {"max_length": found}
+        changes = merge(changes, {outer: {inner: value} if inner else value})
+    chosen = build(merge(settings.model_dump(), changes))
+    longer = {name: group(chosen, name).max_length for name in used if name in open_}
+    if told := [f"{name}.max_length={n}" for name, n in longer.items() if n != open_[name]]:
+        logger.info(
+            "Over a tenth of the texts has more than %d tokens, so more are read: %s. Less is faster and leaves text "
+            "unread.",
+            PrimeSettings().max_length, ", ".join(told),
+        )  # fmt: skip
+    return chosen
+
+
+def group(settings: Settings, name: str) -> FitSettings:
+    """Return a group of settings of a training, by its name in run.yaml."""
+    found: Any = settings
+    for part in name.split("."):
+        found = getattr(found, part)
+    assert isinstance(found, FitSettings)
+    return found
+
+
+def _reads(start: Path) -> tuple[int, int]:
+    """Return the tokens that a start reads, and those that it has positions for."""
+    raw = json.loads((start / "config.json").read_text(encoding="utf-8"))
+    config = SimpleNamespace(**{"model_type": "", "max_position_embeddings": 512, **raw})
+    return own_length(start, config), position_limit(config)
+
+
+def _most(start: Path, sentences: Sequence[str], limit: int) -> int:
+    """Return the tokens that all but a tenth of the sentences fit in."""
+    sample = list(sentences[:: max(1, len(sentences) // SAMPLE)])
+    lengths = tokenize(load_tokenizer(start).backend_tokenizer, sample, limit).lengths
+    return int(np.quantile(lengths, 1 - MOST_CUT, method="higher")) + 1
