@@ -308,7 +308,8 @@ def test_settings_of_embedded_starts_count_when_all_agree(
         "plain": {},
     }
     monkeypatch.setattr(registry, "names", lambda group: sorted(facts))
-    monkeypatch.setattr(registry, "load", lambda group, name: lambda: facts[name])
+    whole = {"path": ".", "tuned": False, "sha256": {}}
+    monkeypatch.setattr(registry, "call", lambda group, name: whole | facts[name])
     monkeypatch.chdir(tmp_path)
     assert own_settings(["small"]) == own_settings(["small", "same"]) == {"seed": 7}
     assert (

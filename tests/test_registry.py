@@ -98,3 +98,9 @@ def test_a_wrong_spec_says_what_would_be_right(spec: str, message: str) -> None:
 def test_the_families_and_plms_come_through_the_same_door() -> None:
     assert {"bi", "cross"} <= set(registry.names(registry.FAMILIES))
     assert registry.owner(registry.PLMS, "minilm")[0] == "transenc"
+
+
+def test_a_bug_of_transenc_and_a_full_disk_are_not_blamed_on_a_plugin() -> None:
+    for package, error in (("transenc", KeyError("x")), ("mine", OSError(28, "No space left on device"))):
+        with pytest.raises(type(error)), registry.blaming("The sampler 'x'", package):
+            raise error

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from transenc.errors import DataError
 from transenc.metrics import METRICS, RESAMPLES, auc_interval, interval, quality, resampled
 from transenc.pairs import Pairs, Scores
-from transenc.scorer import Scorer, mean
+from transenc.scorer import Scorer, mean, scores_of
 from transenc.store import write_file
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def measure(
 
 def score_sets(scorer: Scorer, sets: Mapping[str, Pairs]) -> dict[str, Scores]:
     """Return a scorer's scores of every set."""
-    return {name: scorer.score(pairs) for name, pairs in sets.items()}
+    return {name: scores_of(scorer, pairs) for name, pairs in sets.items()}
 
 
 def ensemble(columns: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from transenc.errors import ConfigError, MachineError
+from transenc.errors import ConfigError, MachineError, TransencError, of_machine
 
 SAMPLERS = "transenc.samplers"
 FAMILIES = "transenc.families"
@@ -40,9 +42,11 @@ def names(group: str) -> list[str]:
 
 
 def owner(group: str, name: str) -> tuple[str, str]:
-    """Return the distribution that owns a name and its version."""
-    dist = find(group, name).dist
-    return (dist.name, dist.version) if dist is not None else ("unknown", "0")
+    """Return the distribution that owns a name and its version; those that claim it, where there are several."""
+    dists = [entry.dist for entry in _group(group).get(name) or [find(group, name)]]
+    owned = [(dist.name, dist.version) if dist is not None else ("unknown", "0") for dist in dists]
+    first, *others = owned
+    return first if not others else (" and ".join(" ".join(one) for one in owned), "(clash)")
 
 
 def find(group: str, name: str) -> EntryPoint:
@@ -69,6 +73,35 @@ def load(group: str, name: str) -> Any:
     except Exception as error:
         package = entry.dist.name if entry.dist else entry.value
         raise MachineError(f"The plugin '{name}' of package {package} cannot be imported: {error}") from error
+
+
+@contextmanager
+def blaming(what: str, package: str) -> Iterator[None]:
+    """Name a plugin and its package in whatever its code raises in the block: MachineError.
+
+    What is raised by transenc's own code, or is the machine's doing, passes as it is.
+    """
+    try:
+        yield
+    except TransencError:
+        raise
+    except Exception as error:
+        if package == "transenc" or of_machine(error) is not None:
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise MachineError(f"{what} of package {package} failed: {said} (--debug shows where)") from error
+
+
+def package_of(plugin: object) -> str:
+    """Return the top-level package of an object's class."""
+    return type(plugin).__module__.partition(".")[0]
+
+
+def call(group: str, name: str) -> Any:
+    """Call what a name stands for, without arguments; raise MachineError naming its package when that fails."""
+    found = load(group, name)
+    with blaming(f"The plugin '{name}'", owner(group, name)[0]):
+        return found()
 
 
 def fields(group: str, name: str) -> dict[str, dataclasses.Field[Any]]:
@@ -108,10 +141,12 @@ def create(group: str, spec: str) -> Any:
                 f"'{name}' has no option '{key}'.{did_you_mean(key, list(known))} Its options: {listed}."
             )
         options[key] = _convert(name, key, value, known[key])
-    try:
-        return load(group, name)(**options)
-    except ValueError as error:
-        raise ConfigError(f"'{spec}': {error}") from error
+    made = load(group, name)
+    with blaming(f"The plugin '{name}'", made.__module__.partition(".")[0]):
+        try:
+            return made(**options)
+        except ValueError as error:
+            raise ConfigError(f"'{spec}': {error}") from error
 
 
 def _convert(name: str, key: str, value: str, field: dataclasses.Field[Any]) -> Any:

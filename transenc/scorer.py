@@ -8,8 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from transenc.errors import DataError
+from transenc.errors import DataError, MachineError
 from transenc.pairs import Pairs, Scores
+from transenc.registry import blaming, package_of
 
 CLIP = "clip to [0, 1]"
 NO_CLIP = "no clipping"
@@ -28,6 +29,19 @@ class Scorer(Protocol):
     def score(self, pairs: Pairs) -> Scores:
         """Return one float32 score per pair."""
         ...
+
+
+def scores_of(scorer: Scorer, pairs: Pairs) -> Scores:
+    """Return a scorer's score of each pair; raise MachineError naming a plugin's package where it makes none."""
+    package = package_of(scorer)
+    with blaming(f"The family '{scorer.family}'", package):
+        scores = np.asarray(scorer.score(pairs), np.float32)
+    if scores.shape != (len(pairs),):
+        raise MachineError(
+            f"The family '{scorer.family}' of package {package} returned scores of shape {scores.shape} for "
+            f"{len(pairs):,} pairs, not one of each."
+        )
+    return scores
 
 
 @dataclass(frozen=True)

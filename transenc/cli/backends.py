@@ -19,7 +19,10 @@ def backends(json_: options.Json = False) -> None:
         listed: dict[str, str] = {}
         try:
             fields = registry.fields(optioned[kind], name).values()
-            listed = {f.name: f"{f.default} ({f.metadata.get('help', f.type)})" for f in fields}
+            listed = {
+                f.name: f"{f.default} ({f.metadata.get('help', getattr(f.type, '__name__', f.type))})"
+                for f in fields
+            }
         except TransencError as error:  # a broken plugin is shown, not fatal
             listed = {"broken": str(error)}
         rows.append({"kind": kind, "name": name, "options": listed})

@@ -292,6 +292,7 @@ def _number(value: float | None) -> str:
 
 def _check_request(scorer: Any, out: Path, precisions: Sequence[str], opset: int, source: str) -> None:
     if not hasattr(scorer, "module"):
+        contract(scorer)  # which a family of a plugin without modules has not
         raise ConfigError("This is an engine already; export the model that it was made of.")
     refuse_other(out)  # before any work
     unknown = [name for name in precisions if name not in PRECISIONS]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transenc.errors import ConfigError
 from transenc.models import layout
 from transenc.models.device import Compute
+from transenc.models.family import Family
 from transenc.models.intake import describe
 from transenc.models.tokens import Tokens
 from transenc.models.transformer import (
@@ -128,7 +129,7 @@ class BiEncoder:
         layout.save_bi(self.transformer, self.pooling, path, card=card)
 
 
-class BiFamily:
+class BiFamily(Family):
     """Build, train and load bi-encoders."""
 
     name = "bi"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transenc.errors import DataError
 from transenc.models import layout
 from transenc.models.device import Compute
+from transenc.models.family import Family
 from transenc.models.layout import HEAD, head_of
 from transenc.models.segments import (
     CALIBRATE,
@@ -138,7 +139,7 @@ class CrossEncoder:
         layout.save_cross(self.transformer, path, card=card, segments=isinstance(self.module, SegmentModel))
 
 
-class CrossFamily:
+class CrossFamily(Family):
     """Build, train and load cross-encoders."""
 
     name = "cross"

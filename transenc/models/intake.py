@@ -69,8 +69,11 @@ class Plm:
     hub: str | None = None
 
 
-def resolve(name: str, *, offline: bool = False) -> Plm:
-    """Find a PLM by local directory, embedded name or hub name, check it and return where it is."""
+def resolve(name: str, *, offline: bool = False, judge: bool = False) -> Plm:
+    """Find a PLM by local directory, embedded name or hub name, check it and return where it is.
+
+    judge: it is only to score; that of a plugin's family may then be no transformer.
+    """
     local = Path(name).expanduser()
     if local.is_dir():
         plm = describe(name, local)
@@ -84,7 +87,7 @@ def resolve(name: str, *, offline: bool = False) -> Plm:
         )
     else:
         plm = from_hub(name, offline=offline)
-    check(plm.path)
+    check(plm.path, judge=judge)
     for line in unheeded(plm.path):
         _warn_once(line)
     return plm
@@ -134,7 +137,7 @@ def embedded(name: str) -> Plm:
     """Ask the package that carries an embedded PLM where its files are, and verify its weights by sha256."""
     from transenc.store import hash_file
 
-    facts: dict[str, Any] = registry.load(registry.PLMS, name)()
+    facts = _facts_of(name)
     path = Path(facts["path"])
     for file, expected in facts["sha256"].items():
         if not (path / file).is_file() or hash_file(path / file) != expected:
@@ -192,8 +195,24 @@ def _facts(name: str) -> dict[str, Any]:
     """Return what the package of an embedded start says about it; nothing for others, local directories first."""
     if name not in registry.names(registry.PLMS) or Path(name).expanduser().is_dir():
         return {}
-    facts: dict[str, Any] = registry.load(registry.PLMS, name)()
-    return facts
+    return _facts_of(name)
+
+
+def _facts_of(name: str) -> dict[str, Any]:
+    """Return what the package of an embedded start says about it; raise MachineError naming what it leaves out."""
+    facts = registry.call(registry.PLMS, name)
+    wanted: dict[str, Any] = {"path": (str, os.PathLike), "tuned": bool, "sha256": dict}
+    wrong = [
+        key
+        for key, kind in wanted.items()
+        if not isinstance(facts, dict) or not isinstance(facts.get(key), kind)
+    ]
+    if wrong:
+        raise MachineError(
+            f"The start '{name}' of package {registry.owner(registry.PLMS, name)[0]} does not say its "
+            f"{', '.join(wrong)} (CONTRIBUTING.md)."
+        )
+    return dict(facts)
 
 
 def describe(name: str, path: Path) -> Plm:
@@ -286,8 +305,11 @@ def _json(path: Path, kind: type) -> Any:
     return value
 
 
-def check(path: Path) -> None:
-    """Refuse a model directory that could run code, is incomplete, or is of an unknown architecture."""
+def check(path: Path, *, judge: bool = False) -> None:
+    """Refuse a model directory that could run code, is incomplete, or is of an unknown architecture.
+
+    judge: that of a plugin's family need neither have an architecture nor weights.
+    """
     if (path / "adapter_config.json").is_file():
         # Without peft transformers leaves it out; with it, it loads the model that the adapter names, unchecked.
         raise ConfigError(
@@ -310,7 +332,8 @@ def check(path: Path) -> None:
         if (path / name).is_file():
             _refuse_code(_json(path / name, dict), path / name)
     kind = config.get("model_type")
-    if kind not in MODEL_TYPES:
+    bare = judge and bool(config.get("transenc_family")) and kind is None
+    if kind not in MODEL_TYPES and not bare:
         raise ConfigError(
             f"{path / 'config.json'}: model_type '{kind}' is not one of {', '.join(MODEL_TYPES)}."
         )
@@ -351,7 +374,8 @@ def check(path: Path) -> None:
                 f"{path} has its weights as {others[0]} alone, which transenc does not read: model.safetensors is "
                 "missing. Name the model that it was made of."
             )
-        raise DataError(f"{path} holds no weights: model.safetensors is missing.")
+        if not bare:
+            raise DataError(f"{path} holds no weights: model.safetensors is missing.")
     if (path / "model.safetensors.index.json").is_file():
         index = path / "model.safetensors.index.json"
         shards = _json(index, dict).get("weight_map")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from transenc import registry
 from transenc.digests import check_committed, plm_digest
-from transenc.errors import ConfigError
+from transenc.errors import ConfigError, MachineError
+from transenc.models.family import Family
 from transenc.models.layout import HEAD
 from transenc.scorer import Scorer
 from transenc.store import fingerprint, hash_file
@@ -59,18 +60,26 @@ def load_scorer(
             f"The model {name} computes in {', '.join(PRECISIONS)}, not in '{precision}'. "
             "Other precisions are engines': transenc export onnx"
         )
-    plm = resolve(name, offline=offline)
+    plm = resolve(name, offline=offline, judge=True)
     check_committed(plm.path)
     from transenc.models.device import Compute
 
     compute = Compute.choose(device, precision)
-    family = family_of(plm.path)
-    if family not in registry.names(registry.FAMILIES):
+    name_of_family = family_of(plm.path)
+    if name_of_family not in registry.names(registry.FAMILIES):
         raise ConfigError(
-            f"{name} is of the family '{family}', which is not installed. "
+            f"{name} is of the family '{name_of_family}', which is not installed. "
             f"Installed: {', '.join(registry.names(registry.FAMILIES))}."
         )
-    scorer: Scorer = registry.load(registry.FAMILIES, family)().load(plm.path, compute=compute)
+    package = registry.owner(registry.FAMILIES, name_of_family)[0]
+    family: Family = registry.call(registry.FAMILIES, name_of_family)
+    with registry.blaming(f"The family '{name_of_family}'", package):
+        scorer = family.load(plm.path, compute=compute)
+    if not callable(getattr(scorer, "score", None)) or not isinstance(getattr(scorer, "family", None), str):
+        raise MachineError(
+            f"The family '{name_of_family}' of package {package} made a {type(scorer).__name__} of {name}, which is "
+            "no scorer: it lacks `score` or `family`."
+        )
     return scorer
 
 
@@ -82,7 +91,7 @@ def scorer_digest(name: str, *, offline: bool = False) -> str:
         return fingerprint([hash_file(path / ENGINE), graph])
     from transenc.models.intake import resolve
 
-    return plm_digest(resolve(name, offline=offline).path)
+    return plm_digest(resolve(name, offline=offline, judge=True).path)
 
 
 def _graph_of(name: str) -> tuple[Path, str | None]:

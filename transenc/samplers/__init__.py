@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from transenc import registry
 from transenc.errors import ConfigError, DataError, MachineError
 from transenc.pairs import Index, Pairs, plain
 from transenc.samplers.mix import Mix
@@ -105,12 +106,17 @@ def _clean(
     encode: Encode | None,
     known: Known | None,
 ) -> Pairs:
-    left, right = (np.asarray(side, np.int64) for side in sampler.sample(distinct, rng, encode=encode))
-    both = np.concatenate([left, right])
-    if len(left) != len(right) or ((both < 0) | (both >= len(distinct))).any():
+    with registry.blaming(f"The sampler {type(sampler).__name__}", registry.package_of(sampler)):
+        left, right = map(np.asarray, sampler.sample(distinct, rng, encode=encode))
+    both = np.stack([left, right]) if left.shape == right.shape else np.zeros(0)
+    # A list of no numbers has no type of its own.
+    if both.ndim != 2 or (
+        both.size and (both.dtype.kind not in "iu" or both.min() < 0 or both.max() >= len(distinct))
+    ):
         raise DataError(
             f"The sampler {type(sampler).__name__} returned columns that are no pairs of {len(distinct)} sentences."
         )
+    left, right = both.astype(np.int64)
     pairs = Pairs(distinct, left, right)
     if known is not None:
         numbers, keys = known

@@ -59,8 +59,11 @@ def augment_sentences(
         while len(done[-1]) < len(sentences):
             start = len(done[-1])
             part = sentences[start : start + shard]
-            found = augmenter.augment(part, generators(seed, f"{spec} {copy}", start, len(part)), fill=fill)
-            if len(found) != len(part):  # labels would go to other sentences
+            rngs = generators(seed, f"{spec} {copy}", start, len(part))
+            with registry.blaming(f"The augmenter '{spec}'", registry.package_of(augmenter)):
+                found = list(augmenter.augment(part, rngs, fill=fill))
+            # Else labels would go to other sentences.
+            if len(found) != len(part) or not all(isinstance(sentence, str) for sentence in found):
                 raise DataError(
                     f"The augmenter '{spec}' made {len(found)} sentences of {len(part)}, not one of each."
                 )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from transenc.interrupt import StopFlag
 from transenc.pairs import Pairs, Scores, cosines
 from transenc.progress import Progress
-from transenc.scorer import Scorer
+from transenc.scorer import Scorer, scores_of
 from transenc.store import Checkpoints
 
 Rows = npt.NDArray[np.float32]
@@ -40,7 +40,7 @@ def score_pairs(
     if encode is None:
 
         def judge(start: int, end: int) -> Rows:
-            return scorer.score(pairs.take(slice(start, end)))
+            return scores_of(scorer, pairs.take(slice(start, end)))
 
         return _in_shards(len(pairs), judge, shard, checkpoints, stop, report, stage, checkpoint_seconds)
 
