@@ -305,6 +305,21 @@ def _json(path: Path, kind: type) -> Any:
     return value
 
 
+def _refuse_weightless(path: Path) -> None:
+    """Raise DataError for a directory without weights, naming those of another form that it has."""
+    others = sorted(
+        file.relative_to(path).as_posix()
+        for pattern in OTHER_WEIGHTS
+        for file in (*path.glob(pattern), *path.glob(f"*/{pattern}"))
+    )
+    if others:
+        raise DataError(
+            f"{path} has its weights as {others[0]} alone, which transenc does not read: model.safetensors is "
+            "missing. Name the model that it was made of."
+        )
+    raise DataError(f"{path} holds no weights: model.safetensors is missing.")
+
+
 def check(path: Path, *, judge: bool = False) -> None:
     """Refuse a model directory that could run code, is incomplete, or is of an unknown architecture.
 
@@ -364,18 +379,8 @@ def check(path: Path, *, judge: bool = False) -> None:
                 f"{path} has only {pickles[0]}, a pickle that can run code. Convert it to "
                 "model.safetensors first (save_pretrained of a current transformers, on a machine that trusts it)."
             )
-        others = sorted(
-            file.relative_to(path).as_posix()
-            for pattern in OTHER_WEIGHTS
-            for file in (*path.glob(pattern), *path.glob(f"*/{pattern}"))
-        )
-        if others:
-            raise DataError(
-                f"{path} has its weights as {others[0]} alone, which transenc does not read: model.safetensors is "
-                "missing. Name the model that it was made of."
-            )
         if not bare:
-            raise DataError(f"{path} holds no weights: model.safetensors is missing.")
+            _refuse_weightless(path)
     if (path / "model.safetensors.index.json").is_file():
         index = path / "model.safetensors.index.json"
         shards = _json(index, dict).get("weight_map")
