@@ -491,7 +491,7 @@ def test_what_is_written_reads_back_equal(
 
 
 def test_scores_are_written_as_the_shortest_decimals() -> None:
-    pairs = Pairs.from_rows("ab", "cd", [0.1, 1 / 3])
+    pairs = Pairs.from_rows(["a", "b"], ["c", "d"], [0.1, 1 / 3])
     write_pairs(pairs, Path("p.tsv"))
     assert Path("p.tsv").read_text() == "sentence1\tsentence2\tscore\na\tc\t0.1\nb\td\t0.33333334\n"
     write_pairs(pairs, Path("p.jsonl"))
@@ -536,12 +536,12 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing() -> None:
 
 def test_a_place_that_cannot_be_written_is_the_machines_error() -> None:
     with pytest.raises(MachineError, match="gone/p.tsv cannot be written: No such file or directory"):
-        write_pairs(Pairs.from_rows("a", "b"), Path("gone/p.tsv"))
+        write_pairs(Pairs.from_rows(["a"], ["b"]), Path("gone/p.tsv"))
 
 
 def test_an_unknown_suffix_cannot_be_written() -> None:
     with pytest.raises(ConfigError, match="p.csv: pairs are written as .tsv, .jsonl, .parquet"):
-        write_pairs(Pairs.from_rows("a", "b"), Path("p.csv"))
+        write_pairs(Pairs.from_rows(["a"], ["b"]), Path("p.csv"))
 
 
 # Any bytes at all.
@@ -577,7 +577,7 @@ def test_any_bytes_become_rows_or_one_error(
 @FUZZ
 @given(data=st.data())
 def test_any_change_to_a_parquet_file_becomes_rows_or_one_error(data: st.DataObject) -> None:
-    write_pairs(Pairs.from_rows("abcd", "efgh", [0, 1, 2, 3]), Path("p.parquet"))
+    write_pairs(Pairs.from_rows(list("abcd"), list("efgh"), [0, 1, 2, 3]), Path("p.parquet"))
     content = bytearray(Path("p.parquet").read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
