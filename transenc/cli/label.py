@@ -118,8 +118,10 @@ def label(
     if pairs is not None:
         found = read_pairs(pairs, scores="ignored", skip_bad=skip, columns=names)
     else:
+        sentences = read_sentences(list(corpus or []), skip_bad=skip)
+        note(f"mining pairs of {len(sentences):,} different sentences by {sampler}")
         found = mine_pairs(
-            read_sentences(list(corpus or []), skip_bad=skip), sampler, scorers,
+            sentences, sampler, scorers,
             teacher=teacher[0], encoder=encoder, gold=known, max_pairs=max_pairs, seed=seed,
         )  # fmt: skip
         note(f"{len(found):,} pairs mined by {sampler}")
