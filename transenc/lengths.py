@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from transenc.config import METHODS, Distill, FitSettings, GoldSettings, PrimeSettings, Settings, build, merge
-from transenc.models.tokens import tokenize
+from transenc.models.tokens import Ints, tokenize
 from transenc.models.transformer import load_tokenizer, own_length, position_limit
 from transenc.unread import MOST_CUT
-
-logger = logging.getLogger(__name__)
 
 SAMPLE = 2_000  # texts whose tokens are counted, evenly over all
 STEP = 16
@@ -24,11 +21,11 @@ STEP = 16
 
 def with_lengths(
     settings: Settings, starts: Sequence[Path], sentences: Sequence[str], used: Sequence[str]
-) -> Settings:
-    """Return settings in which the sentences have decided every max_length that is null.
+) -> tuple[Settings, str | None]:
+    """Return settings in which the sentences have decided every max_length that is null, and a line of longer ones.
 
     It is the published one where that cuts no more than a tenth of them, else one that does not, and at most what
-    every start reads; of pairs, twice as much. used: the groups of settings of which a longer one is told.
+    every start reads; of pairs, as much of both sides. used: the groups of settings that the line names.
     """
     published: dict[str, Any] = {
         "prime": METHODS.get(settings.prime.method, {}).get("max_length", PrimeSettings().max_length),
@@ -38,25 +35,27 @@ def with_lengths(
     }
     open_ = {name: least for name, least in published.items() if group(settings, name).max_length is None}
     if not open_:
-        return settings
+        return settings, None
     own, limits = zip(*map(_reads, starts), strict=True)
-    wanted = max(_most(start, sentences, min(own)) for start in starts)
+    counts = [_lengths(start, sentences, min(own)) for start in starts]
+    text, long = (
+        max(int(np.quantile(n, 1 - share, method="higher")) + 1 for n in counts)
+        for share in (MOST_CUT, MOST_CUT / 2)
+    )
+    # Either side of a pair may be a long one, so a twentieth of the texts may cut a tenth of the pairs.
+    pair = 0 if text <= published["distill.bi"] else 2 * long
     changes: dict[str, Any] = {}
     for name, least in open_.items():
-        one, most = (wanted, min(own)) if name in ("prime", "distill.bi") else (2 * wanted, min(limits))
-        found = least if one <= least else max(least, min(most, -(-one // STEP) * STEP))
+        need, most = (text, min(own)) if name in ("prime", "distill.bi") else (pair, min(limits))
+        found = least if need <= least else max(least, min(most, -(-need // STEP) * STEP))
         outer, _, inner = name.partition(".")
         value = {"max_length": found}
         changes = merge(changes, {outer: {inner: value} if inner else value})
     chosen = build(merge(settings.model_dump(), changes))
     longer = {name: group(chosen, name).max_length for name in used if name in open_}
-    if told := [f"{name}.max_length={n}" for name, n in longer.items() if n != open_[name]]:
-        logger.info(
-            "Over a tenth of the texts has more than %d tokens, so more are read: %s. Less is faster and leaves text "
-            "unread.",
-            PrimeSettings().max_length, ", ".join(told),
-        )  # fmt: skip
-    return chosen
+    told = [f"{name}.max_length={n}" for name, n in longer.items() if n != open_[name]]
+    so = f"A tenth of the texts has {text - 1} tokens or more, so {', '.join(told)}."
+    return chosen, f"{so} Less is faster, and leaves more unread." if told else None
 
 
 def group(settings: Settings, name: str) -> FitSettings:
@@ -75,8 +74,7 @@ def _reads(start: Path) -> tuple[int, int]:
     return own_length(start, config), position_limit(config)
 
 
-def _most(start: Path, sentences: Sequence[str], limit: int) -> int:
-    """Return the tokens that all but a tenth of the sentences fit in."""
+def _lengths(start: Path, sentences: Sequence[str], limit: int) -> Ints:
+    """Return the token counts of a sample of the sentences, at most `limit`."""
     sample = list(sentences[:: max(1, len(sentences) // SAMPLE)])
-    lengths = tokenize(load_tokenizer(start).backend_tokenizer, sample, limit).lengths
-    return int(np.quantile(lengths, 1 - MOST_CUT, method="higher")) + 1
+    return tokenize(load_tokenizer(start).backend_tokenizer, sample, limit).lengths

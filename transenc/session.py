@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ from transenc.stages.context import Context
 from transenc.stages.fill import find_masked_lm, model_digests
 from transenc.stages.readable import check_lengths
 from transenc.store import Store, canonical, refuse_file, write_file
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Best", "Outcome", "Row", "Session", "default_root", "selection"]
 
@@ -80,7 +83,7 @@ class Session:
         sentences = read_sentences([Path(given)], skip_bad=skip) if given else None
         by_dev = settings.select == "dev" and inputs.dev is not None
         _check_labels_wanted(settings, dev=by_dev)
-        settings = with_lengths(
+        settings, longer = with_lengths(
             settings, [p.path for p in plms], inputs.sentences, _trained(settings, students)
         )
         gold = inputs.gold
@@ -123,6 +126,8 @@ class Session:
         notes = [*inputs.said, selection(settings, inputs.dev, inputs.tests)]
         notes += [f"{name}: {plm.note}" for name, plm in context.plms.items() if plm.note]
         notes += about_own_settings(settings.plm, settings.model_dump())
+        if longer:
+            logger.info("%s", longer)
         return cls(settings, root, inputs, students, stages, context, runner, notes)
 
     def run(

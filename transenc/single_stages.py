@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from transenc.stages.trials import train_best
 from transenc.store import Checkpoints
 from transenc.training import Fit, Fitted, read_history, save_history
 
+logger = logging.getLogger(__name__)
+
 Report = Callable[[Progress], None]
 
 
@@ -49,13 +52,15 @@ def prime_to(
     """Prime `settings.plm[0]` on sentences and write the bi-encoder directory `out`."""
     compute = Compute.choose(device, settings.precision)
     plm = resolve(settings.plm[0], offline=offline)
-    settings = with_lengths(settings, [plm.path], sentences, ["prime"])
+    settings, longer = with_lengths(settings, [plm.path], sentences, ["prime"])
     identity = {
         "prime": settings.prime.model_dump(), "pooling": settings.pooling, "seed": settings.seed,
         "precision": compute.precision, "plm": plm_digest(plm.path), "sentences": list(sentences),
     }  # fmt: skip
 
     def make(work: Path, checkpoints: Checkpoints) -> None:
+        if longer:
+            logger.info("%s", longer)
         torch.manual_seed(derive(settings.seed, "prime", "start"))  # a pooler may be new
         encoder = find_family("bi").create(
             plm.path,
@@ -94,7 +99,7 @@ def distill_to(
     """
     compute = Compute.choose(device, settings.precision)
     plm = resolve(settings.plm[0], offline=offline)
-    settings = with_lengths(settings, [plm.path], pairs.sentences, [f"distill.{family}"])
+    settings, longer = with_lengths(settings, [plm.path], pairs.sentences, [f"distill.{family}"])
     chosen = getattr(settings.distill, family)
     if chosen.trials > 1 and dev is None:
         raise ConfigError(
@@ -128,6 +133,8 @@ def distill_to(
         return student, distill_model(student, pairs, chosen, run, symmetric=symmetric)
 
     def make(work: Path, checkpoints: Checkpoints) -> None:
+        if longer:
+            logger.info("%s", longer)
         student, fitted, _ = train_best(chosen, settings.seed, checkpoints, train)
         student.save(work)
         save_history(work, fitted)
