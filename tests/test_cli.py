@@ -1100,3 +1100,21 @@ def test_a_family_that_only_scores_is_not_distilled(run: Any, monkeypatch: pytes
     result = run(*"distill --pairs p.tsv --family poly --start minilm --out o".split())
     assert result.code == 2
     assert "Family 'poly' only scores; distill trains cross and bi." in result.err
+
+
+def test_a_terminal_obeys_nothing_that_a_stranger_wrote(run: Any, plm: Path, tmp_path: Path) -> None:
+    evil = "\x1b]0;owned\x07"
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_text(json.dumps({"model_type": evil}))
+    (tmp_path / "gold.tsv").write_text(f"sentence1\tsentence2\tscore\na {evil} dog ran\ta cat\t0.5\n")
+    shutil.copytree(plm, tmp_path / f"{evil}red")
+    refused = run("evaluate", "demo", "--model", "odd")
+    assert refused.code == 2 and "model_type '\\u001b]0;owned\\u0007' is not" in refused.err
+    shown = run("label", "--gold", "gold.tsv", "--augment", "delete")
+    assert shown.code == 0 and "\\u001b" in shown.out
+    listed = run("evaluate", "demo", "--model", f"{evil}red")
+    assert listed.code == 0 and "\\u001b" in listed.out
+    for done in (refused, shown, listed):
+        assert not set("\x1b\x07") & set(done.out + done.err)
+    plain = run("evaluate", "demo", "--json", "--model", f"{evil}red")
+    assert json.loads(plain.out.splitlines()[0])["model"] == f"{evil}red"

@@ -287,6 +287,16 @@ def hub(plm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return snapshot
 
 
+def test_a_start_of_ours_that_is_not_installed_is_not_asked_of_the_hub(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "names", lambda group: ["minilm"])
+    with pytest.raises(
+        MachineError, match=r"'mini' is not installed. Run: pip install \./plugins/transenc-mini"
+    ):
+        resolve("mini")
+
+
 def test_a_cached_hub_model_is_found_offline_with_its_revision(hub: Path) -> None:
     plm = resolve("org/tiny", offline=True)
     assert (plm.path, plm.revision, plm.tuned) == (hub, "0123abc", False)

@@ -9,6 +9,7 @@ import traceback
 import typer
 
 from transenc.cli import backends, cycle, distill, evaluate, export, label, prime
+from transenc.cli.console import note
 from transenc.cli.help import Command
 from transenc.errors import ConfigError, TransencError, of_machine
 
@@ -113,5 +114,5 @@ def _check_utf8(arguments: list[str]) -> None:
 def _fail(message: str, code: int) -> None:
     if os.environ.get("TRANSENC_DEBUG"):
         traceback.print_exc()
-    sys.stderr.write(f"transenc: {message}\n")
+    note(f"transenc: {message}")
     sys.exit(code)

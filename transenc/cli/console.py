@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,9 +19,17 @@ PLAIN_SECONDS = 10.0
 NAME = 16  # characters that a table leaves to its first column, at least
 
 
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
+
+
+def visible(text: str) -> str:
+    """Return a text with its control characters written as JSON writes them: a stranger's text may hold any."""
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def out(text: str) -> None:
     """Print a line of results."""
-    _write(text + "\n")
+    _write(visible(text) + "\n")
 
 
 def _write(text: str) -> None:
@@ -35,7 +44,7 @@ def out_json(value: Any) -> None:
 
 def note(text: str) -> None:
     """Print a line of notice."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(visible(text) + "\n")
     sys.stderr.flush()
 
 
@@ -77,7 +86,7 @@ def _print_table(shown: Any, rows: Sequence[Sequence[str]], title: str | None, *
     from rich.markup import escape
 
     for row in rows:
-        shown.add_row(*map(escape, row))
+        shown.add_row(*(escape(visible(cell)) for cell in row))
     terminal = sys.stdout.isatty()
     console = Console(file=sys.stdout, width=None if terminal else 160, highlight=False)
     if whole:

@@ -47,6 +47,9 @@ CONFIGS = (  # that transformers or tokenizers read, and that may name code
     "preprocessor_config.json",
 )  # fmt: skip
 OTHER_WEIGHTS = ("*.onnx", "*.h5", "*.msgpack", "*.gguf", "openvino_model.xml")
+PACKAGES = {
+    "mini": "pip install ./plugins/transenc-mini (in transenc's repository)"
+}  # starts of ours, by name
 DOWNLOAD = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "1_Pooling/*", "tokenizer*"]
 
 
@@ -85,6 +88,8 @@ def resolve(name: str, *, offline: bool = False, judge: bool = False) -> Plm:
         raise ConfigError(
             f"{name} does not exist. Name a local directory, a hub model, or one of: {_embedded()}."
         )
+    elif name in PACKAGES:  # of which the hub knows nothing, and whose name there could be anybody's
+        raise MachineError(f"'{name}' is not installed. Run: {PACKAGES[name]}")
     else:
         plm = from_hub(name, offline=offline)
     check(plm.path, judge=judge)
