@@ -335,12 +335,13 @@ def test_settings_of_embedded_starts_count_when_all_agree(
 def test_settings_that_an_embedded_start_brings_are_told_whether_they_hold_or_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    facts: dict[str, Any] = {
-        "small": {"settings": {"distill": {"bi": {"learning_rate": 1e-4}, "cross": {"epochs": 2}}}},
-        "plain": {},
+    plain: dict[str, Any] = {"path": tmp_path, "tuned": False, "sha256": {}}
+    facts = {
+        "small": plain | {"settings": {"distill": {"bi": {"learning_rate": 1e-4}, "cross": {"epochs": 2}}}},
+        "plain": plain,
     }
     monkeypatch.setattr(registry, "names", lambda group: sorted(facts))
-    monkeypatch.setattr(registry, "load", lambda group, name: lambda: facts[name])
+    monkeypatch.setattr(registry, "call", lambda group, name: facts[name])
     monkeypatch.chdir(tmp_path)
     used = {"seed": 1, "distill": {"bi": {"learning_rate": 1e-4}, "cross": {"epochs": 1}}}
     assert about_own_settings(["small"], used) == [
