@@ -7,17 +7,7 @@ from typing import Any
 
 from transenc import gold_plan
 from transenc.config import DistillSettings, Settings
-from transenc.stage import (
-    Stage,
-    Student,
-    batches,
-    label_settings,
-    model_stages,
-    silver_settings,
-    student_names,
-)
-
-__all__ = ["Stage", "Student", "batches", "model_stages", "plan", "student_names"]
+from transenc.stage import Stage, Student, label_settings, model_stages, silver_settings
 
 
 def plan(

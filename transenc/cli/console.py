@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 10.0
 NAME = 16  # characters that a table leaves to its first column, at least
-
-
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
 
 

@@ -141,9 +141,8 @@ def cycle(
     if nothing:
         user["task"] = "sts"
     settings = settings_for(user, offline=offline)
-    if (
-        seed_optimisation and settings.gold.scenario != "none"
-    ):  # the cross-encoder that learns gold is one, too
+    # The cross-encoder that learns gold is one, too.
+    if seed_optimisation and settings.gold.scenario != "none":
         teacher = {"gold": {"teacher": {"trials": seed_optimisation}}}
         settings_module.check_once(teacher, changed)
         settings = settings_for(settings_module.merge(user, teacher), offline=offline)

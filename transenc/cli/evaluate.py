@@ -49,7 +49,7 @@ def evaluate(
     from transenc.cli.console import out as show
     from transenc.errors import BelowThresholdError, ConfigError
     from transenc.evaluation import First, ensemble, measure, score_sets, write_mteb
-    from transenc.metrics import METRICS
+    from transenc.metrics import LARGE, METRICS
     from transenc.models.loading import load_scorer
     from transenc.pairs import join
     from transenc.runs import models_of
@@ -94,6 +94,8 @@ def evaluate(
     if not json_:
         several = ", of a difference over the same ones" if len({r.model for r in results}) > 1 else ""
         kind = "percentile bootstrap" if chosen != "auc" else "bootstrap (of AUC: log-odds, Student's t)"
+        if any(len(pairs) > LARGE for pairs in sets.values()):
+            kind += f", above {LARGE:,} pairs by influence,"
         show(f"{' and '.join(metrics)}, times 100; intervals: 95% {kind} over pairs{several}")
     if fail_under is not None:
         # A model's last result is its average, or its only set.

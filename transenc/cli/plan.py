@@ -9,7 +9,7 @@ from transenc.config import METHODS, Distill, GoldSettings, LabelSettings, Prime
 from transenc.kinds import is_teacher
 
 if TYPE_CHECKING:
-    from transenc.cycle import Stage
+    from transenc.stage import Stage
 
 # Of a training, told in words of their own; the batch and the passes are in the number of steps.
 SAID = ("objective", "start", "learning_rate", "batch_size", "epochs")
