@@ -47,9 +47,8 @@ CONFIGS = (  # that transformers or tokenizers read, and that may name code
     "preprocessor_config.json",
 )  # fmt: skip
 OTHER_WEIGHTS = ("*.onnx", "*.h5", "*.msgpack", "*.gguf", "openvino_model.xml")
-PACKAGES = {
-    "mini": "pip install ./plugins/transenc-mini (in transenc's repository)"
-}  # starts of ours, by name
+# How the starts of ours that have a package of their own are installed.
+PACKAGES = {"mini": "pip install ./plugins/transenc-mini (in transenc's repository)"}
 DOWNLOAD = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "1_Pooling/*", "tokenizer*"]
 
 

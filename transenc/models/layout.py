@@ -166,9 +166,8 @@ def usage(family: str, *, segments: bool = False) -> str:
             "print(model.similarity(vectors[0], vectors[1]))",
         ]
     else:
-        trusted = (
-            ", trust_remote_code=True" if segments else ""
-        )  # what modules.json names is transenc's, installed
+        # What modules.json names is transenc's, as it is installed.
+        trusted = ", trust_remote_code=True" if segments else ""
         lines = [
             "from sentence_transformers import CrossEncoder",
             "",
