@@ -271,9 +271,10 @@ def test_prime_writes_a_bi_encoder(run: Any, plm: Path, tmp_path: Path) -> None:
         out = str(tmp_path / method)
         shown = run(
             "prime", "--plm", str(plm), "--corpus", str(tmp_path / "corpus.txt"), "--out", out,
-            "--method", method, "--set", "prime.batch_size=16",
+            "--method", method, "--set", "prime.batch_size=16", "--set", "prime.max_sentences=32",
         )  # fmt: skip
         assert shown.code == 0, shown.err
+        assert "primed on 32 sentences" in shown.out
         assert run("evaluate", "demo", "--model", out, "--json").code == 0
 
 
@@ -912,7 +913,7 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             "distill --pairs pairs.tsv --family bi --start PLM --out o --set distill.bi.objective=cosent "
             "--set distill.bi.batch_size=1".split(),
             2,
-            "it compares the pairs of a step, and batch_size=1 gives it one alone",
+            "is 'cosent': it compares the pairs of a step, and batch_size=1 gives it one alone",
         ),
     ],
 )

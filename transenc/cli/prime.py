@@ -71,5 +71,6 @@ def prime(
                 settings, sentences, out, device=device, offline=offline, stop=stop, report=reporter.progress
             )
     how, loss = settings.prime.method, fitted.losses[-1][1]
-    show(f"{out}: primed on {len(sentences):,} sentences ({how}), last mean loss {loss:.4f}")
+    read = min(len(set(sentences)), settings.prime.max_sentences)
+    show(f"{out}: primed on {read:,} sentences ({how}), last mean loss {loss:.4f}")
     show(f"Next: transenc evaluate demo --model {out}")

@@ -140,4 +140,5 @@ def _explain(error: ValidationError) -> str:
             model = model.model_fields[group].annotation  # type: ignore[assignment]
         known = list(model.model_fields)
         return f"No setting named '{where}'.{did_you_mean(key, known)} There are: {', '.join(known)}.{more}"
-    return f"Setting '{where}' is {first.get('input')!r}: {first['msg']}.{more}"
+    said = first["msg"].removeprefix("Value error, ")  # pydantic's words before ours
+    return f"Setting '{where}' is {first.get('input')!r}: {said}.{more}"
