@@ -1,4 +1,4 @@
-"""Choose checkpoints and cycles without any label, by how models judge held-out unlabelled pairs (docs/method.md)."""
+"""Choose checkpoints and cycles without any label, by how models judge held-out pairs (docs/training.md)."""
 
 from __future__ import annotations
 
