@@ -142,7 +142,7 @@ def test_auc_intervals_of_a_rare_class_cover_the_truth_about_as_often_as_they_sa
     assert 186 <= covered["log-odds"] <= 199
 
 
-@pytest.mark.parametrize("freedom", [3, 4, 9, 39, 10**6])
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 39, 10**6])
 def test_with_many_pairs_an_auc_interval_is_the_normal_one(freedom: int) -> None:
     drawn = np.array([0.49, 0.51])
     n = freedom + 1
@@ -158,6 +158,7 @@ def test_a_perfect_order_and_a_class_of_one_pair_tell_little_of_an_auc() -> None
     assert auc_interval(flat, 1.0, 5) == (pytest.approx(0.025**0.2), 1.0)
     assert auc_interval(0 * flat, 0.0, 5) == (0.0, pytest.approx(1 - 0.025**0.2))
     assert auc_interval(np.arange(100) / 100, 0.5, 1) == pytest.approx((0, 1), abs=1e-6)
+    assert auc_interval(np.arange(100) / 100, 1 - 1e-9, 1) == pytest.approx((0, 1), abs=1e-6)  # no overflow
     assert auc_interval(0 * flat, 0.0, 1, difference=True) == (0, 0)
     assert auc_interval(np.nan * flat, 0.5, 2) == pytest.approx(
         (0, 1), abs=1e-6
