@@ -13,6 +13,7 @@ from transenc.interrupt import StopFlag
 from transenc.metrics import quality
 from transenc.models.device import Compute
 from transenc.objectives import cosine_matrix_mse, cosine_mse, info_nce, nt_xent, soft_bce
+from transenc.seeds import random_state_kept
 from transenc.store import Store
 from transenc.training import Fit, fit, learning_rate, order
 
@@ -50,6 +51,18 @@ def test_training_leaves_the_random_state_of_the_process_as_it_was() -> None:
     before = torch.random.get_rng_state()
     fit(module, 20, loss_of, Fit(SETTINGS, Compute("cpu", "fp32"), 1, "stage"))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_cards_that_were_not_used_before_a_block_have_the_seed_of_the_process_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    with random_state_kept():
+        torch.manual_seed(99)
+    assert seeds == [99, torch.initial_seed()]
+    assert torch.initial_seed() != 99
 
 
 @pytest.mark.parametrize("stop_at", [1, 2, 5, 11])

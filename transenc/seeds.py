@@ -18,6 +18,10 @@ def random_state_kept() -> Iterator[None]:
     """Give torch's global generators back as they were, after a block that seeds them."""
     import torch  # local: heavy, and a sampler derives seeds without it
 
-    cards = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=cards):
+    used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if used else ()):
         yield
+    if (
+        not used
+    ):  # the cards' generators, first used in the block or later, are as torch.manual_seed would have them
+        torch.cuda.manual_seed_all(torch.initial_seed())
