@@ -20,6 +20,9 @@ from transenc.errors import ConfigError, DataError, MachineError
 from transenc.models.intake import resolve
 from transenc.models.loading import load_scorer
 from transenc.samplers import mine
+from transenc.samplers.kde import Kde
+from transenc.scorer import BothOrders, Teacher
+from transenc.single_label import Scorers, mine_pairs
 from transenc.stages.augment import augment_sentences
 from transenc.stages.label import score_pairs
 
@@ -35,6 +38,13 @@ def family(made):
     return Family
 def fail(pairs): raise RuntimeError("no\\nservice")
 raises, short, wide = family(fail), family(lambda pairs: [0.5]), family(lambda pairs: [[0.5]] * len(pairs))
+class Bi(Returns):
+    family = "bi"
+    def encode(self, sentences): return self.made(sentences)
+class deaf:
+    def load(self, path, *, compute): return Bi(fail)
+class flat:
+    def load(self, path, *, compute): return Bi(lambda sentences: [0.5])
 nan = family(lambda pairs: [float("nan")] * len(pairs))
 class nothing:
     def load(self, path, *, compute): return None
@@ -73,7 +83,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 def broken(install: Callable[..., None], tmp_path: Path) -> Callable[[str], str]:
     """Install a package of families of which none works; return the directory of a model of one."""
     (tmp_path / "broken_plugin.py").write_text(BROKEN)
-    names = ("raises", "short", "wide", "nan", "nothing", "unloadable", "number")
+    names = ("raises", "short", "wide", "nan", "nothing", "unloadable", "number", "deaf", "flat")
     families = {name: f"broken_plugin:{name}" for name in names}
     starts = {name: f"broken_plugin:{name}" for name in ("bare", "none")}
     install("broken-plugin", {registry.FAMILIES: families, registry.PLMS: starts}, tmp_path)
@@ -132,6 +142,11 @@ def test_the_example_is_listed_mines_labels_and_is_evaluated(
         (
             "short",
             r"The family 'broken' of package broken_plugin returned scores of shape \(1,\) for 4 pairs",
+        ),
+        ("deaf", "The family 'bi' of package broken_plugin failed: RuntimeError: no service"),
+        (
+            "flat",
+            r"The family 'bi' of package broken_plugin returned vectors of shape \(1,\) for 8 sentences",
         ),
         ("wide", r"returned scores of shape \(4, 1\) for 4 pairs"),
         (
@@ -207,6 +222,24 @@ def fail() -> None:
 def test_a_sampler_that_does_not_work_is_named(made: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         mine(Plugin(made), ["a", "b", "c"], seed=0)
+
+
+def test_those_behind_a_wrapper_of_ours_are_named_too(
+    broken: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = load_scorer(broken("raises"))
+    for wrapper in (BothOrders(judge), Teacher([judge])):
+        with pytest.raises(MachineError, match="'broken' of package broken_plugin failed"):
+            score_pairs(wrapper, make_pairs(4))
+    monkeypatch.setattr(Kde, "_sampler", lambda self: Plugin(fail))
+    with pytest.raises(MachineError, match="The sampler Plugin of package tests failed: LookupError"):
+        mine(Kde(), ["a", "b", "c"], seed=0)
+
+
+def test_a_model_that_fails_in_a_search_is_named(broken: Callable[[str], str], tmp_path: Path) -> None:
+    deaf = broken("deaf")
+    with pytest.raises(MachineError, match="The family 'bi' of package broken_plugin failed: RuntimeError"):
+        mine_pairs(["a", "b", "c"], "semantic:k=1", Scorers(), teacher=deaf)
 
 
 def test_a_sampler_may_find_nothing() -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from transenc.errors import DataError, MachineError
 from transenc.pairs import Pairs, Scores
 from transenc.registry import blaming, package_of
+
+if TYPE_CHECKING:
+    from transenc.samplers import Encode
 
 CLIP = "clip to [0, 1]"
 NO_CLIP = "no clipping"
@@ -42,6 +46,26 @@ def scores_of(scorer: Scorer, pairs: Pairs) -> Scores:
             f"{len(pairs):,} pairs, not one of each."
         )
     return scores
+
+
+def encoder_of(scorer: Scorer) -> Encode | None:
+    """Return how a scorer makes vectors, None where it makes none; a plugin that fails is named, as by `scores_of`."""
+    encode: Encode | None = getattr(scorer, "encode", None)
+    if encode is None:
+        return None
+    package = package_of(scorer)
+
+    def named(sentences: Sequence[str]) -> npt.NDArray[np.float32]:
+        with blaming(f"The family '{scorer.family}'", package):
+            vectors: npt.NDArray[np.float32] = np.asarray(encode(sentences), np.float32)
+        if vectors.ndim != 2 or len(vectors) != len(sentences):
+            raise MachineError(
+                f"The family '{scorer.family}' of package {package} returned vectors of shape {vectors.shape} for "
+                f"{len(sentences):,} sentences, not one of each."
+            )
+        return vectors
+
+    return named
 
 
 @dataclass(frozen=True)
@@ -139,7 +163,7 @@ class BothOrders:
 
     def score(self, pairs: Pairs) -> Scores:
         """Return the mean of the scores of (a, b) and of (b, a)."""
-        return mean([self.scorer.score(pairs), self.scorer.score(pairs.flipped())])
+        return mean([scores_of(self.scorer, pairs), scores_of(self.scorer, pairs.flipped())])
 
 
 @dataclass(frozen=True)
@@ -152,4 +176,4 @@ class Teacher:
 
     def score(self, pairs: Pairs) -> Scores:
         """Return the combined scores of all members."""
-        return COMBINE[self.combine]([member.score(pairs) for member in self.members])
+        return COMBINE[self.combine]([scores_of(member, pairs) for member in self.members])

@@ -17,7 +17,7 @@ from transenc.pairs import Pairs
 from transenc.progress import Progress
 from transenc.samplers import PairSampler, mine
 from transenc.samplers.mix import build
-from transenc.scorer import COMBINE, BothOrders, Labels, Scorer, blend, to_labels
+from transenc.scorer import COMBINE, BothOrders, Labels, Scorer, blend, encoder_of, to_labels
 from transenc.seeds import derive
 from transenc.single import output_file, refuse_existing
 from transenc.stages.label import score_pairs
@@ -92,7 +92,7 @@ def mine_pairs(
     encode = None
     if getattr(backend, "needs_encoder", False):
         searcher = encoder or teacher
-        encode = getattr(scorers.load(searcher), "encode", None)
+        encode = encoder_of(scorers.load(searcher))
         if encode is None:
             raise ConfigError(
                 f"The sampler {sampler} compares embeddings, and {searcher} is a {scorers.load(searcher).family}-"

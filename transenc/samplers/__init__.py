@@ -73,6 +73,15 @@ def mine(
     return pairs
 
 
+def sample(
+    sampler: PairSampler, sentences: Sequence[str], rng: np.random.Generator, encode: Encode | None
+) -> tuple[Index, Index]:
+    """Return what a sampler returns, as arrays; raise MachineError naming a plugin's package where it fails."""
+    with registry.blaming(f"The sampler {type(sampler).__name__}", registry.package_of(sampler)):
+        left, right = map(np.asarray, sampler.sample(sentences, rng, encode=encode))
+    return left, right
+
+
 def require(sentences: Sequence[str], needed: int) -> None:
     """Raise DataError when a corpus holds fewer different sentences than a sampler needs."""
     if len(sentences) < needed:
@@ -106,8 +115,7 @@ def _clean(
     encode: Encode | None,
     known: Known | None,
 ) -> Pairs:
-    with registry.blaming(f"The sampler {type(sampler).__name__}", registry.package_of(sampler)):
-        left, right = map(np.asarray, sampler.sample(distinct, rng, encode=encode))
+    left, right = sample(sampler, distinct, rng, encode)
     both = np.stack([left, right]) if left.shape == right.shape else np.zeros(0)
     # A list of no numbers has no type of its own.
     if both.ndim != 2 or (

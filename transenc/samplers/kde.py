@@ -12,7 +12,7 @@ import numpy.typing as npt
 from transenc import registry
 from transenc.errors import DataError
 from transenc.pairs import Index
-from transenc.samplers import Encode
+from transenc.samplers import Encode, sample
 
 Floats = npt.NDArray[np.float64]
 
@@ -59,8 +59,7 @@ class Kde:
         self, sentences: Sequence[str], rng: np.random.Generator, *, encode: Encode | None = None
     ) -> tuple[Index, Index]:
         """Return the candidates; `keep` chooses among them once they have scores."""
-        found: tuple[Index, Index] = self._sampler().sample(sentences, rng, encode=encode)
-        return found
+        return sample(self._sampler(), sentences, rng, encode)
 
     def keep(
         self, gold: npt.ArrayLike, silver: npt.ArrayLike, rng: np.random.Generator

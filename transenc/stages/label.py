@@ -13,7 +13,7 @@ import numpy.typing as npt
 from transenc.interrupt import StopFlag
 from transenc.pairs import Pairs, Scores, cosines
 from transenc.progress import Progress
-from transenc.scorer import Scorer, scores_of
+from transenc.scorer import Scorer, encoder_of, scores_of
 from transenc.store import Checkpoints
 
 Rows = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ def score_pairs(
 
     A bi-encoder gives a vector to each distinct sentence once; other scorers judge the pairs themselves.
     """
-    encode = getattr(scorer, "encode", None) if scorer.family == "bi" else None
+    encode = encoder_of(scorer) if scorer.family == "bi" else None
     if encode is None:
 
         def judge(start: int, end: int) -> Rows:
@@ -47,7 +47,7 @@ def score_pairs(
     pairs = pairs.take(slice(None))  # narrows the sentences to those that occur
 
     def vectors_of(start: int, end: int) -> Rows:
-        return np.asarray(encode(list(pairs.sentences[start:end])), np.float32)
+        return encode(list(pairs.sentences[start:end]))
 
     vectors = _in_shards(
         len(pairs.sentences), vectors_of, shard, checkpoints, stop, report, stage, checkpoint_seconds
