@@ -32,3 +32,10 @@ def test_texts_longer_than_a_scorer_reads_are_told(
         not told
         or f"mine reads 24 tokens, and 1{7 if what == 'pairs' else 4}% of the {what} are" in caplog.text
     )
+
+
+def test_of_plugins_nothing_is_known_whatever_they_have_under_our_names() -> None:
+    class Plugin:
+        family, max_length, tokenizer = "mine", 8, object()
+
+    warn_of_unread("mine", Plugin(), Pairs.from_rows(["a"], ["b"]))

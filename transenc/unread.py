@@ -9,6 +9,7 @@ import numpy as np
 
 from transenc.models.tokens import tokenize
 from transenc.pairs import Pairs
+from transenc.registry import package_of
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +19,8 @@ SAMPLE = 500  # pairs, evenly over all
 
 def warn_of_unread(name: str, scorer: Any, pairs: Pairs) -> None:
     """Warn when a scorer reads more than a tenth of the texts in part only; of plugins it is not known."""
+    if package_of(scorer) != "transenc":
+        return
     body = getattr(scorer, "transformer", None)
     tokenizer = getattr(scorer, "tokenizer", None) if body is None else body.tokenizer.backend_tokenizer
     limit = getattr(scorer if body is None else body, "max_length", None)
