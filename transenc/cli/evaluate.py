@@ -70,10 +70,10 @@ def evaluate(
         raise ConfigError("Give either --model or --run, not both.")
     names = list(model) if model else [str(path) for path in models_of(run, say=note)]
     results: list[Result] = []
-    scores, first = [], First()
+    scores, first, everything = [], First(), join(list(sets.values()))
     for name in names:
         scorer = load_scorer(name, device=device, precision=precision, offline=offline)
-        warn_of_unread(name, scorer, join(list(sets.values())))
+        warn_of_unread(name, scorer, everything)
         scores.append(score_sets(scorer, sets))
         for each in metrics:
             results += measure(name, scorer.family, sets, scores[-1], each, group=task, first=first)
