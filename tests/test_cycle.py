@@ -9,8 +9,8 @@ import pytest
 from tests.conftest import make_pairs
 from transenc.config import build
 from transenc.cycle import plan
+from transenc.outcome import selection
 from transenc.pairs import join
-from transenc.session import selection
 from transenc.stage import Student, batches, model_stages, student_names
 
 

@@ -22,9 +22,10 @@ from transenc.inputs import gather
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
 from transenc.models.intake import resolve
+from transenc.outcome import Outcome
 from transenc.pairs import Pairs
 from transenc.readers import has_scores, is_table_of_pairs, read_pairs
-from transenc.session import Outcome, Session
+from transenc.session import Session
 from transenc.stage import Student
 from transenc.stages.augment import augment_sentences, augmented_pairs, outside_files
 from transenc.stages.mix import mix_pairs

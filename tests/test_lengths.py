@@ -78,6 +78,22 @@ def test_a_run_on_ones_own_text_takes_lengths_by_it_and_a_task_the_published_one
     assert settings_for({**values, "task": "demo"}).distill.bi.max_length == 32
 
 
+def test_only_what_a_run_trains_is_named_and_held_to_its_start(
+    plm: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "transenc")
+    gold = tmp_path / "gold.tsv"
+    rows = "".join(f"{n} {'dog ' * 40}\t{n}\t{n / 20}\n" for n in range(20))
+    gold.write_text("sentence1\tsentence2\tscore\n" + rows, encoding="utf-8")
+    values: dict[str, Any] = {"plm": [str(plm)], "recipe": "augsbert-gold", "prime": {"method": "none"}}
+    values["gold"] = {"source": str(gold), "augment": "noise"}  # by which the bi-encoder alone learns
+    settings = settings_for({**values, "distill": {"cross": {"max_length": 500}}})
+    session = Session.open(settings, root=tmp_path / "run", device="cpu", dry_run=True)
+    assert {stage.group for stage in session.stages} == {None, "distill.bi"}
+    Session.open(settings_for(values), root=tmp_path / "other", device="cpu", dry_run=True)
+    assert caplog.text.count("so distill.bi.max_length=48. Less is faster") == 2
+
+
 def test_a_single_training_takes_its_length_by_the_pairs(plm: Path, tmp_path: Path) -> None:
     short = make_pairs(4, scored=True)
     pairs = Pairs.from_rows(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from transenc.cli.results import next_commands
-from transenc.session import Best, Outcome, Row
+from transenc.outcome import Best, Outcome, Row
 
 
 def outcome(selected_by: str, *models: tuple[str, str, float | None]) -> Outcome:

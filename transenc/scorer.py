@@ -49,7 +49,7 @@ def scores_of(scorer: Scorer, pairs: Pairs) -> Scores:
 
 
 def encoder_of(scorer: Scorer) -> Encode | None:
-    """Return how a scorer makes vectors, None where it makes none; a plugin that fails is named, as by `scores_of`."""
+    """Return how a scorer makes vectors, None where it makes none; a plugin that fails is named as by `scores_of`."""
     encode: Encode | None = getattr(scorer, "encode", None)
     if encode is None:
         return None

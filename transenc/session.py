@@ -34,8 +34,6 @@ from transenc.store import Store, canonical, refuse_file, write_file
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Best", "Outcome", "Row", "Session", "default_root", "selection"]
-
 
 @dataclass
 class Session:
@@ -83,15 +81,15 @@ class Session:
         sentences = read_sentences([Path(given)], skip_bad=skip) if given else None
         by_dev = settings.select == "dev" and inputs.dev is not None
         _check_labels_wanted(settings, dev=by_dev)
-        settings, longer = with_lengths(
-            settings, [p.path for p in plms], inputs.sentences, _trained(settings, students)
-        )
         gold = inputs.gold
         if gold is not None:
             found = {"labels": "binary" if gold.binary else "graded"}
             settings = settings.model_copy(update={"gold": settings.gold.model_copy(update=found)})
             check_thresholds(settings)
             sentences = sentences or list(inputs.sentences)
+        planned = _plan(settings, students, inputs, dev=by_dev)
+        used = list(dict.fromkeys(stage.group for stage in planned if stage.group))
+        settings, longer = with_lengths(settings, [plm.path for plm in plms], inputs.sentences, used)
         stages = _plan(settings, students, inputs, dev=by_dev)
         tried = _tried(settings)
         if tried and not any(stage.settings.get("trials", 1) > 1 for stage in stages):
@@ -111,7 +109,7 @@ class Session:
             stop=stop or StopFlag(),
             checkpoint_every=checkpoint_every,
         )
-        check_lengths(context)
+        check_lengths(context, used)
         if dry_run:  # a real run compares when it begins to write
             refuse_others(context)
         digests = _digests(settings, inputs, sentences, dev=by_dev, offline=offline)
@@ -247,13 +245,6 @@ def _check_labels_wanted(settings: Settings, *, dev: bool) -> None:
         raise ConfigError(
             f"{tried[0]}.trials compares seeds, and there is nothing to compare them by: {way_on}"
         )
-
-
-def _trained(settings: Settings, students: Sequence[Student]) -> list[str]:
-    """Name the groups of settings of a run's trainings."""
-    primed = ["prime"] if any(student.prime != "none" for student in students) else []
-    taught = ["gold.teacher"] if settings.gold.scenario in ("few", "domain") else []
-    return [*primed, *taught, "distill.bi", "distill.cross"]
 
 
 def _tried(settings: Settings) -> list[str]:

@@ -42,6 +42,13 @@ class Stage:
         """Tell whether this makes the pairs of bi-encoders alone."""
         return self.settings.get("of") == "bi"
 
+    @property
+    def group(self) -> str | None:
+        """Name the group of run.yaml that a training's settings are of; None for what trains nothing."""
+        if self.kind == "distill":
+            return "gold.teacher" if self.name.startswith("gold/teacher/") else f"distill.{self.family}"
+        return "prime" if self.kind == "prime" and self.settings["method"] != "none" else None
+
 
 def student_names(plms: Sequence[str]) -> list[str]:
     """Name students after their starts: the last part of the name, numbered where two would be equal."""

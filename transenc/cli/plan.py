@@ -19,7 +19,7 @@ POOLED = {"pooling": "auto"}
 
 def about_training(stage: Stage) -> str:
     """Say what a student learns by and begins from, and its settings that are not those of Table 16."""
-    of_gold = stage.name.startswith("gold/teacher/")
+    of_gold = stage.group == "gold.teacher"
     published = (GoldSettings().teacher if of_gold else getattr(Distill(), str(stage.family))).model_dump()
     chosen = {k: v for k, v in stage.settings.items() if k != "pooling" or stage.family == "bi"}
     epochs = f"{chosen['epochs']} epoch{'s' if chosen['epochs'] > 1 else ''}"

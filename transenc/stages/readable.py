@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
 from transenc.errors import ConfigError
+from transenc.lengths import group
 from transenc.models.tokens import Tokens
 from transenc.models.transformer import load_tokenizer
 from transenc.pairs import Pairs
@@ -20,25 +22,25 @@ MOST_UNKNOWN = 0.5
 logger = logging.getLogger(__name__)
 
 
-def check_lengths(context: Context) -> None:
-    """Raise ConfigError when a student has fewer positions than the tokens that it would be trained with."""
+def check_lengths(context: Context, used: Sequence[str]) -> None:
+    """Raise ConfigError when a student has fewer positions than the tokens that it would be trained with.
+
+    used: the groups of settings of the run's trainings.
+    """
     from types import SimpleNamespace
 
     from transenc.models.transformer import position_limit
 
-    settings = context.settings
-    trained = {"distill.cross": settings.distill.cross, "distill.bi": settings.distill.bi}
-    if settings.gold.scenario in ("few", "domain"):
-        trained["gold.teacher"] = settings.gold.teacher
+    # One that is primed longer than its positions reads as many as it has.
+    trained = {name: group(context.settings, name).max_length for name in used if name != "prime"}
     for student, plm in context.plms.items():
         raw = json.loads((plm.path / "config.json").read_text(encoding="utf-8"))
         limit = position_limit(SimpleNamespace(**{"model_type": "", "max_position_embeddings": 512, **raw}))
-        for group, chosen in trained.items():
-            wanted = chosen.max_length
+        for name, wanted in trained.items():
             if wanted is not None and wanted > limit:
                 raise ConfigError(
-                    f"{group}.max_length is {wanted}, but {student} ({plm.name}) has positions for {limit} "
-                    f"tokens: --set {group}.max_length={limit}, or another --plm."
+                    f"{name}.max_length is {wanted}, but {student} ({plm.name}) has positions for {limit} "
+                    f"tokens: --set {name}.max_length={limit}, or another --plm."
                 )
 
 
