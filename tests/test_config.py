@@ -92,6 +92,8 @@ def test_assignments_are_read_as_the_numbers_they_look_like(assignment: str, val
         ({"distill": {"bi": {"epoch": 2}}}, r"No setting named 'distill.bi.epoch'. Did you mean 'epochs'\?"),
         ({"cycles": -1}, "'cycles' is -1: Input should be greater than or equal to 0"),
         ({"cycles": "3"}, "'cycles' is '3': Input should be a valid integer"),
+        ({"corpus": 3}, "'corpus' is 3: Value error, name a file of sentences, or a list of them."),
+        ({"corpus": ["a.txt", 3]}, r"'corpus' is \['a.txt', 3\]: Value error, name a file of sentences"),
         ({"seed": True}, "'seed' is True: Input should be a valid integer"),
         ({"distill": {"bi": {"learning_rate": float("nan")}}}, "'distill.bi.learning_rate' is nan"),
         ({"select": "best"}, "'select' is 'best': Input should be 'dev', 'last' or 'agreement'"),

@@ -310,10 +310,11 @@ class Settings(Frozen):
     @field_validator("corpus", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
+        names = () if value is None else listed(value)
+        if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError("name a file of sentences, or a list of them")
         # A file alone stands as such in run.yaml, in whichever way it was given.
-        if not isinstance(value, list | tuple):
-            return value
-        return tuple(value) if len(value) > 1 else value[0] if value else None
+        return names if len(names) > 1 else names[0] if names else None
 
     @property
     def corpora(self) -> tuple[str, ...]:
