@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 Index = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
+Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+"""Sentences to L2-normalised embeddings, (n, dim)."""
 
 # Punctuation, spaces, control characters, free-standing accents: what differs in one sentence taken from two files.
 UNHEARD = ("P", "Z", "C", "Sk")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from transenc.errors import DataError, MachineError
-from transenc.pairs import Pairs, Scores
+from transenc.pairs import Encode, Pairs, Scores
 from transenc.registry import blaming, package_of
-
-if TYPE_CHECKING:
-    from transenc.samplers import Encode
 
 CLIP = "clip to [0, 1]"
 NO_CLIP = "no clipping"

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from transenc import registry
 from transenc.errors import ConfigError, DataError, MachineError
+from transenc.pairs import Encode as Encode  # for samplers of plugins
 from transenc.pairs import Index, Pairs, plain
 from transenc.samplers.mix import Mix
-
-Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
-"""Sentences to L2-normalised embeddings, (n, dim)."""
 
 log = logging.getLogger(__name__)
 
