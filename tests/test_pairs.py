@@ -11,7 +11,7 @@ from transenc.metrics import spearman
 from transenc.models.loading import load_scorer
 from transenc.pairs import Pairs, cosines, join, plain
 from transenc.readers import read_pairs, read_sentences
-from transenc.scorer import Teacher, mean, rank_mean, to_labels
+from transenc.scorer import mean, rank_mean, to_labels
 
 PAIRS = Pairs.from_rows(["a", "b", "a", "c"], ["b", "a", "b", "c"], [0.1, 0.2, 0.3, 0.4])
 
@@ -65,20 +65,10 @@ def test_a_broken_teacher_is_named_by_its_pair() -> None:
         to_labels(np.array([0.1, np.nan], np.float32))
 
 
-class Fixed:
-    family = "bi"
-
-    def __init__(self, *scores: float) -> None:
-        self.scores = np.array(scores, np.float32)
-
-    def score(self, pairs: Pairs) -> np.ndarray:
-        return self.scores
-
-
-def test_a_teacher_averages_scores_or_ranks() -> None:
-    members = [Fixed(0.1, 0.2, 0.9, 0.3), Fixed(10, 40, 20, 30)]
-    assert Teacher(members).score(PAIRS).tolist() == pytest.approx([5.05, 20.1, 10.45, 15.15])
-    assert Teacher(members, "rank-mean").score(PAIRS).tolist() == pytest.approx([0, 2 / 3, 2 / 3, 2 / 3])
+def test_teachers_scores_or_ranks_are_averaged() -> None:
+    columns = [np.array([0.1, 0.2, 0.9, 0.3], np.float32), np.array([10, 40, 20, 30], np.float32)]
+    assert mean(columns).tolist() == pytest.approx([5.05, 20.1, 10.45, 15.15])
+    assert rank_mean(columns).tolist() == pytest.approx([0, 2 / 3, 2 / 3, 2 / 3])
 
 
 def test_the_rank_mean_does_not_depend_on_a_members_scale() -> None:

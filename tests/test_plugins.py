@@ -21,7 +21,7 @@ from transenc.models.intake import resolve
 from transenc.models.loading import load_scorer
 from transenc.samplers import mine
 from transenc.samplers.kde import Kde
-from transenc.scorer import BothOrders, Teacher
+from transenc.scorer import BothOrders
 from transenc.single_label import Scorers, mine_pairs
 from transenc.stages.augment import augment_sentences
 from transenc.stages.label import score_pairs
@@ -228,9 +228,8 @@ def test_those_behind_a_wrapper_of_ours_are_named_too(
     broken: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = load_scorer(broken("raises"))
-    for wrapper in (BothOrders(judge), Teacher([judge])):
-        with pytest.raises(MachineError, match="'broken' of package broken_plugin failed"):
-            score_pairs(wrapper, make_pairs(4))
+    with pytest.raises(MachineError, match="'broken' of package broken_plugin failed"):
+        score_pairs(BothOrders(judge), make_pairs(4))
     monkeypatch.setattr(Kde, "_sampler", lambda self: Plugin(fail))
     with pytest.raises(MachineError, match="The sampler Plugin of package tests failed: LookupError"):
         mine(Kde(), ["a", "b", "c"], seed=0)

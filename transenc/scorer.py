@@ -161,16 +161,3 @@ class BothOrders:
     def score(self, pairs: Pairs) -> Scores:
         """Return the mean of the scores of (a, b) and of (b, a)."""
         return mean([scores_of(self.scorer, pairs), scores_of(self.scorer, pairs.flipped())])
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """Score with the mean, or rank mean, of several scorers."""
-
-    members: Sequence[Scorer]
-    combine: str = "mean"
-    family: str = "ensemble"
-
-    def score(self, pairs: Pairs) -> Scores:
-        """Return the combined scores of all members."""
-        return COMBINE[self.combine]([scores_of(member, pairs) for member in self.members])
