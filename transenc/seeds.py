@@ -21,7 +21,5 @@ def random_state_kept() -> Iterator[None]:
     used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if used else ()):
         yield
-    if (
-        not used
-    ):  # the cards' generators, first used in the block or later, are as torch.manual_seed would have them
+    if not used:  # cards that are first used in the block or later begin as torch.manual_seed would have them
         torch.cuda.manual_seed_all(torch.initial_seed())
