@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.common import in_turn
-from benchmarks.quality import objectives, priming, students
+from benchmarks.quality import chains, coverage, objectives, priming, students
 from tests.conftest import make_pairs
 from tests.runs import run_small
 from transenc.writers import write_pairs
@@ -117,3 +118,25 @@ def test_each_quick_benchmark_measures_both_sides_and_their_agreement(
     assert rows
     assert all(row.ours > 0 and row.agreement and row.goal != "" for row in rows if row.ratio_goal)
     assert any(row.theirs for row in rows) or name == "label_memory"
+
+
+def test_rules_of_agreement_are_compared_on_simulated_chains(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(1)
+    kept = chains.below_best(chains.simulate(chains.Case(taken=1, own=0), 3, 50, rng))
+    assert all(below == pytest.approx(0) for chosen in kept.values() for below, _ in chosen)
+    improving = chains.below_best(chains.simulate(chains.Case(taken=0.5, own=0), 3, 200, rng))
+    assert improving["the last cycle"] == [(0, 3), (0, 3)]
+    assert [cycle for _, cycle in improving["with the start"]] == [1, 1]
+    assert min(below for below, _ in improving["with the start"]) > 0
+    assert chains.main(["--repeats", "2", "--pairs", "60"]) == 0
+    assert capsys.readouterr().out.count("(cycle ") == len(chains.RULES) * len(chains.CASES)
+
+
+def test_coverage_counts_the_intervals_that_hold_the_truth() -> None:
+    ends = iter([((0.2, 0.6), (0.5, 0.6)), ((0.5, 0.6), (0.5, 0.6))])
+    assert coverage.covered(("made up", 0.4, lambda rng: next(ends)), 2, 1) == (0.5, 0)
+    for case in coverage.cases(20):
+        ours, theirs = case[2](np.random.default_rng(1))
+        assert -1 <= ours[0] <= ours[1] <= 1
+        if theirs is not None and " over " not in case[0]:
+            assert ours != theirs

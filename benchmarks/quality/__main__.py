@@ -1,16 +1,18 @@
-"""`python -m benchmarks.quality objectives ...`."""
+"""`python -m benchmarks.quality objectives ...`, and the other measurements of COMMANDS."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 
-from benchmarks.quality import objectives, priming, students
+from benchmarks.quality import chains, coverage, objectives, priming, students
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "objectives": objectives.main,
     "priming": priming.main,
     "students": students.main,
+    "chains": chains.main,
+    "coverage": coverage.main,
 }
 
 
