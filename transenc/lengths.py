@@ -36,8 +36,9 @@ def with_lengths(
     open_ = {name: least for name, least in published.items() if group(settings, name).max_length is None}
     if not open_:
         return settings, None
-    own, limits = zip(*map(_reads, starts), strict=True)
-    counts = [_lengths(start, sentences, min(own)) for start in starts]
+    own = min(own_length(start, _config(start)) for start in starts)
+    limit = min(map(positions, starts))
+    counts = [_lengths(start, sentences, own) for start in starts]
     text, long = (
         max(int(np.quantile(n, 1 - share, method="higher")) + 1 for n in counts)
         for share in (MOST_CUT, MOST_CUT / 2)
@@ -46,7 +47,7 @@ def with_lengths(
     pair = 0 if text <= published["distill.bi"] else 2 * long
     changes: dict[str, Any] = {}
     for name, least in open_.items():
-        need, most = (text, min(own)) if name in ("prime", "distill.bi") else (pair, min(limits))
+        need, most = (text, own) if name in ("prime", "distill.bi") else (pair, limit)
         found = least if need <= least else max(least, min(most, -(-need // STEP) * STEP))
         outer, _, inner = name.partition(".")
         value = {"max_length": found}
@@ -67,11 +68,14 @@ def group(settings: Settings, name: str) -> FitSettings:
     return found
 
 
-def _reads(start: Path) -> tuple[int, int]:
-    """Return the tokens that a start reads, and those that it has positions for."""
+def positions(start: Path) -> int:
+    """Return the tokens that a start has positions for."""
+    return position_limit(_config(start))
+
+
+def _config(start: Path) -> SimpleNamespace:
     raw = json.loads((start / "config.json").read_text(encoding="utf-8"))
-    config = SimpleNamespace(**{"model_type": "", "max_position_embeddings": 512, **raw})
-    return own_length(start, config), position_limit(config)
+    return SimpleNamespace(**{"model_type": "", "max_position_embeddings": 512, **raw})
 
 
 def _lengths(start: Path, sentences: Sequence[str], limit: int) -> Ints:

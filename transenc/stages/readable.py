@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 
 import numpy as np
 
 from transenc.errors import ConfigError
-from transenc.lengths import group
+from transenc.lengths import group, positions
 from transenc.models.tokens import Tokens
 from transenc.models.transformer import load_tokenizer
 from transenc.pairs import Pairs
@@ -27,15 +26,10 @@ def check_lengths(context: Context, used: Sequence[str]) -> None:
 
     used: the groups of settings of the run's trainings.
     """
-    from types import SimpleNamespace
-
-    from transenc.models.transformer import position_limit
-
     # One that is primed longer than its positions reads as many as it has.
     trained = {name: group(context.settings, name).max_length for name in used if name != "prime"}
     for student, plm in context.plms.items():
-        raw = json.loads((plm.path / "config.json").read_text(encoding="utf-8"))
-        limit = position_limit(SimpleNamespace(**{"model_type": "", "max_position_embeddings": 512, **raw}))
+        limit = positions(plm.path)
         for name, wanted in trained.items():
             if wanted is not None and wanted > limit:
                 raise ConfigError(
