@@ -18,13 +18,12 @@ from transenc.errors import Interrupted
 from transenc.interrupt import StopFlag
 from transenc.models.bi import BiFamily
 from transenc.models.device import Compute
-from transenc.pairs import Pairs, join
+from transenc.pairs import Pairs, join, shared
 from transenc.record import record
 from transenc.stages.agree import judge
 from transenc.stages.trials import try_seeds
 from transenc.stages.views import dropout
 from transenc.store import Checkpoints, Store
-from transenc.tasks import shared
 from transenc.training import Fitted
 
 LABEL_FREE: dict[str, Any] = {"select": "agreement", "held_out": 0.25}

@@ -18,7 +18,7 @@ from huggingface_hub import close_session, constants
 
 from transenc import tasks
 from transenc.errors import ConfigError, DataError
-from transenc.pairs import Pairs
+from transenc.pairs import Pairs, shared, without
 from transenc.readers import SkipBad
 
 REAL = os.environ.get("TRANSENC_DATA")
@@ -208,7 +208,7 @@ def test_two_sets_of_one_name_are_refused_unless_they_are_one_file(data: Path, t
 
 def test_evaluation_pairs_are_counted_in_either_order_and_case() -> None:
     pairs = Pairs.from_rows(["a", "c"], ["b", "d"])
-    assert tasks.shared(pairs, Pairs.from_rows(["B ", "c", "x"], ["A", "d", "y"])) == 2
+    assert shared(pairs, Pairs.from_rows(["B ", "c", "x"], ["A", "d", "y"])) == 2
 
 
 def test_the_given_pool_is_preferred(data: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -242,7 +242,7 @@ def test_the_inductive_pool_holds_no_evaluation_pair(data: Path, caplog: pytest.
 def test_without_ignores_order_case_punctuation_and_spaces() -> None:
     pairs = Pairs.from_rows(["A ", "b.", "c", "e", "!"], ["B", "a", "d", "f  g", "?"], [1, 2, 3, 4, 5])
     others = [Pairs.from_rows(["a"], [" 'b'"]), Pairs.from_rows(["F g", "!!"], ["E", "?"])]
-    kept, dropped = tasks.without(pairs, others)
+    kept, dropped = without(pairs, others)
     assert rows(kept) == [("c", "d"), ("!", "?")]
     assert kept.scores is not None
     assert kept.scores.tolist() == [3, 5]

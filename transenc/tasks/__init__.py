@@ -10,7 +10,7 @@ import numpy as np
 
 from transenc.errors import ConfigError, DataError
 from transenc.metrics import metric_for
-from transenc.pairs import Pairs, join, shared, without
+from transenc.pairs import Pairs, join, without
 from transenc.readers import SkipBad, read_pairs, read_sentences
 from transenc.registry import did_you_mean
 from transenc.tasks.declared import GOLD, STS12, STSB_DEV, STSB_TEST, TASKS, File, Hub, Task
@@ -18,7 +18,7 @@ from transenc.tasks.files import from_hub, local, locate, read
 
 __all__ = [
     "GOLD", "STS12", "STSB_DEV", "STSB_TEST", "TASKS", "File", "Hub", "Task", "corpus", "dev", "development",
-    "evaluation", "from_hub", "get", "gold", "locate", "names", "pool", "scored_file", "shared", "tests", "without",
+    "evaluation", "from_hub", "get", "gold", "locate", "names", "pool", "scored_file", "tests",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
