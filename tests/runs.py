@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import make_pairs
+from transenc.cli.app import main
 from transenc.config import build
 from transenc.cycle import plan
 from transenc.digests import plm_digest
@@ -31,6 +33,18 @@ SMALL: dict[str, Any] = {
         "bi": {"epochs": 2, "batch_size": 12, "evaluate_every": 2, "learning_rate": 1e-3, "max_length": 16},
     },
 }
+
+
+def run_command(*arguments: str) -> int:
+    """Run the command line in this process and return its exit code."""
+    argv, sys.argv = sys.argv, ["transenc", *arguments]
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = argv
+    return 0
 
 
 def small_runner(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import transenc
-from transenc.cli.app import main
+from tests.runs import run_command
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,17 +27,6 @@ def commands(heading: str) -> list[list[str]]:
     ]
 
 
-def run(arguments: list[str]) -> int:
-    argv, sys.argv = sys.argv, ["transenc", *arguments]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = argv
-    return 0
-
-
 def test_the_commands_of_the_readme_run_one_after_the_other(
     plm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,7 +39,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(
     told = commands("The six commands")
     assert {a[0] for a in told} == {"cycle", "evaluate", "export", "label", "distill", "prime", "backends"}
     for arguments in told:
-        code = run(arguments)
+        code = run_command(*arguments)
         assert code == 0, (arguments, capsys.readouterr().err)
     assert (tmp_path / "my-bi" / "modules.json").is_file()
     python = re.search(r"```python\n(.*?)```", README.partition("\n## In Python\n")[2], re.DOTALL)
@@ -89,7 +77,7 @@ def test_the_other_commands_of_the_readme_are_understood(
 
     monkeypatch.setattr(Session, "open", stop)
     monkeypatch.chdir(tmp_path)
-    assert run(arguments) == 1  # the fake stop, past all parsing and checking of settings
+    assert run_command(*arguments) == 1  # the fake stop, past all parsing and checking of settings
     assert opened
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import make_pairs
+from tests.runs import run_command
 from transenc import registry
-from transenc.cli.app import main
 from transenc.errors import ConfigError, DataError, MachineError
 from transenc.models.intake import resolve
 from transenc.models.loading import load_scorer
@@ -96,24 +96,13 @@ def broken(install: Callable[..., None], tmp_path: Path) -> Callable[[str], str]
     return model
 
 
-def run(*arguments: str) -> int:
-    argv, sys.argv = sys.argv, ["transenc", *arguments]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = argv
-    return 0
-
-
 def test_the_example_is_listed_mines_labels_and_is_evaluated(
     install: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tomllib = pytest.importorskip("tomllib")  # of Python 3.11
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
     install(project["name"], project["entry-points"], EXAMPLE)
-    assert run("backends", "--json") == 0
+    assert run_command("backends", "--json") == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(r["kind"], r["name"]) for r in rows if r["package"].startswith("transenc-overlap")] == [
         ("sampler", "following"),
@@ -122,16 +111,18 @@ def test_the_example_is_listed_mines_labels_and_is_evaluated(
     corpus, out, model = tmp_path / "corpus.txt", tmp_path / "out.tsv", str(EXAMPLE / "overlap")
     corpus.write_text("the cat sat\nthe cat ran\na dog ran\n")
     assert (
-        run("label", "--corpus", str(corpus), "--sampler", "following", "--teacher", model, "--out", str(out))
+        run_command(
+            "label", "--corpus", str(corpus), "--sampler", "following", "--teacher", model, "--out", str(out)
+        )
         == 0
     )
     assert [line.split("\t")[-1] for line in out.read_text().splitlines()[1:]] == ["0.5", "0.2"]
     capsys.readouterr()
-    assert run("evaluate", "demo", "--model", model) == 0
+    assert run_command("evaluate", "demo", "--model", model) == 0
     assert " overlap " in capsys.readouterr().out
-    assert run("export", "onnx", "--model", model, "--out", str(tmp_path / "engine")) == 2
+    assert run_command("export", "onnx", "--model", model, "--out", str(tmp_path / "engine")) == 2
     assert "The family 'overlap' has no ONNX export" in capsys.readouterr().err
-    assert run("cycle", "--plm", model, "--corpus", str(corpus), "--dry-run") == 2
+    assert run_command("cycle", "--plm", model, "--corpus", str(corpus), "--dry-run") == 2
     assert "model_type 'None'" in capsys.readouterr().err
 
 
@@ -274,7 +265,7 @@ def test_a_clash_of_names_ends_neither_the_list_nor_the_record_of_a_run(
         "rival", {registry.SAMPLERS: {"bm25": "rival:Bm25"}, registry.FAMILIES: {"bi": "rival:Bi"}}, tmp_path
     )
     assert len(entry_points(group=registry.FAMILIES, name="bi")) > 1
-    assert run("backends") == 0
+    assert run_command("backends") == 0
     assert "rival 0.1" in capsys.readouterr().out
     assert "rival 0.1 and transenc" in environment()["plugins"]["transenc.samplers:bm25"]
     with pytest.raises(ConfigError, match="Two packages own the sampler name 'bm25'"):
