@@ -21,7 +21,7 @@ from transenc import store
 from transenc.cli.export import _pairs
 from transenc.errors import ConfigError, DamagedError, MachineError, ParityError, RefusedError
 from transenc.export import onnx as export
-from transenc.export import scan, trace
+from transenc.export import trace, wire
 from transenc.export.engine import Engine, load_engine, read_facts
 from transenc.export.onnx import ExportReport, GraphReport, export_onnx
 from transenc.export.parity import check_parity, ladder
@@ -478,7 +478,7 @@ def test_what_is_no_graph_is_damaged(engine_copy: Path, content: bytes) -> None:
 def test_a_cut_graph_is_damaged_at_every_length(engine_copy: Path) -> None:
     whole = (engine_copy / "onnx/model.onnx").read_bytes()
     # What precedes the end of a field reads as a file of its own.
-    ends = [end for _, _, end in scan._fields(whole, 0, len(whole))]
+    ends = [field.high for field in wire.fields(whole, 0, len(whole))]
     assert len(ends) > 3
     for cut in [*range(1, len(whole), len(whole) // 7), *ends[:-1]]:
         (engine_copy / "onnx/model.onnx").write_bytes(whole[:cut])

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from transenc import cores
 from transenc.errors import ConfigError, DamagedError, MachineError, RefusedError
+from transenc.export.mapped import Watched, weightless
 from transenc.export.scan import refuse_foreign
 from transenc.lines import one_line
 from transenc.models.tokens import GPU_TOKENS, Tokens, chunks, collate, tokenize
@@ -29,6 +30,7 @@ SIDECAR = "engine.json"
 SCHEMA = 2
 FAMILIES = ("bi", "cross")
 GRAPHS = ("fp32-O2", "fp32", "fp16", "int8")  # in the order in which "auto" takes what an engine has
+CPU = "CPUExecutionProvider"
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 # Tokens a run on a CPU. Of 256 to 4,096 (minilm, STS-B, 2 cores) 1,024 and 2,048 were fastest, 4,096 10 % slower.
 CPU_BUDGET = 1024
@@ -111,7 +113,8 @@ class Engine:
     """Score pairs as the model did that it was exported from: cosines (bi) or probabilities (cross).
 
     graph: the name of the graph that runs. provider: the execution provider of onnxruntime that runs it.
-    budget, rows: how many tokens, padding included, and how many texts one run may hold.
+    budget, rows: how many tokens, padding included, and how many texts one run may hold. weights: the files that
+    the session reads as it runs.
     """
 
     family: str
@@ -119,9 +122,10 @@ class Engine:
     session: Any
     tokenizer: Any
     graph: str = "fp32"
-    provider: str = "CPUExecutionProvider"
+    provider: str = CPU
     budget: int = CPU_BUDGET
     rows: int = BLOCK
+    weights: Sequence[Watched] = ()
 
     @property
     def max_length(self) -> int:
@@ -153,6 +157,8 @@ class Engine:
                 for first in range(0, len(chunk), self.rows):
                     part = chunk[first : first + self.rows]
                     rows[start + part] = self._run(tokens, part)
+        for file in self.weights:
+            file.check()
         return rows
 
     def _run(self, tokens: Tokens, chunk: Index) -> npt.NDArray[np.float32]:
@@ -190,7 +196,7 @@ def load_engine(
     if kind not in DEVICES or (number and not (kind in DEVICES[2:] and number.isdecimal())):
         raise ConfigError(f"No device '{device}' for an engine. There is: auto, cpu, cuda, cuda:1, tensorrt.")
     budget, rows = (CPU_BUDGET, BLOCK) if kind in ("auto", "cpu") else (GPU_TOKENS, BLOCK)
-    providers: list[Any] = ["CPUExecutionProvider"]
+    providers: list[Any] = [CPU]
     if kind == "tensorrt":
         from transenc.export import tensorrt
 
@@ -209,7 +215,7 @@ def load_engine(
             import onnxruntime  # noqa: F401
         from tokenizers import Tokenizer
 
-        checked.result()  # nothing is opened before it
+        weights = checked.result()  # nothing is opened before it
         opened = other.submit(open_session, path / file, providers, threads=threads)
         try:
             tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
@@ -234,7 +240,9 @@ def load_engine(
         )
     provider = str(session.get_providers()[0])
     logger.debug("%s: %s on %s", path, name, provider)
-    return Engine(facts.family, facts, session, tokenizer, name, provider, budget, rows)
+    if provider != CPU:  # which has copied them
+        weights = []
+    return Engine(facts.family, facts, session, tokenizer, name, provider, budget, rows, weights)
 
 
 def _check_sidecar(path: Path) -> None:
@@ -248,23 +256,27 @@ def _check_sidecar(path: Path) -> None:
         )
 
 
-def _check_files(path: Path, file: str, facts: Facts, *, verify: bool) -> None:
-    for known in (file, "tokenizer.json"):
-        _check_file(path, known, facts, verify=verify)
+def _check_files(path: Path, file: str, facts: Facts, *, verify: bool) -> list[Watched]:
+    """Compare what decides a score with engine.json; return the files of weights, watched from before that."""
+    _check_file(path, "tokenizer.json", facts, verify=verify)
+    found = [_check_file(path, file, facts, verify=verify)]
     for weights in refuse_foreign(path / file):
         beside = (Path(file).parent / weights).as_posix()
         if beside not in facts.sha256:
             raise RefusedError(f"{path / file} keeps weights in '{weights}', which {SIDECAR} does not list.")
-        _check_file(path, beside, facts, verify=verify)
+        found.append(_check_file(path, beside, facts, verify=verify))
+    return found
 
 
-def _check_file(path: Path, name: str, facts: Facts, *, verify: bool) -> None:
+def _check_file(path: Path, name: str, facts: Facts, *, verify: bool) -> Watched:
     if not (path / name).is_file():
         raise DamagedError(f"{path / name} is missing. Export the model again.")
+    watched = Watched(path / name)
     if verify and hash_file(path / name) != facts.sha256[name]:
         raise DamagedError(
             f"{path / name} differs from what {path / SIDECAR} recorded. Export the model again."
         )
+    return watched
 
 
 def open_session(graph: Path, providers: Sequence[Any], *, threads: int = 0) -> Any:
@@ -280,8 +292,15 @@ def open_session(graph: Path, providers: Sequence[Any], *, threads: int = 0) -> 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: a warning here is about speed, and stderr is the user's
     options.intra_op_num_threads = threads or core_count()
+    model: str | bytes | None = None
+    if wanted == CPU:
+        graph = graph.resolve()  # a hub's cache has links, which onnxruntime does not follow to weights
+        model = weightless(graph)
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(graph.parent)
+        )
     try:
-        session = onnxruntime.InferenceSession(str(graph), options, providers=list(providers))
+        session = onnxruntime.InferenceSession(model or str(graph), options, providers=list(providers))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         version = onnxruntime.__version__

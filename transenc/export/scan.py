@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from transenc.errors import DamagedError, RefusedError
+from transenc.export.wire import fields
 
 DOMAINS = ("", "ai.onnx.ml", "com.microsoft")  # operators that onnxruntime itself carries
 
 # The parts of an ONNX file (onnx.proto) through which it can name an operator library or another file:
-# message, field number, and the message, or in lower case the text, held there. Read here so that no package
-# is needed.
+# message, field number, and the message, or in lower case the text, held there.
 _PARTS: dict[str, dict[int, str]] = {
     "Model": {7: "Graph", 8: "Opset", 20: "Training", 25: "Function"},
     "Opset": {1: "domain"},
@@ -58,9 +58,9 @@ def _texts(data: mmap.mmap) -> Iterator[tuple[str, str]]:
     while stack:  # not recursion: a hostile file could nest deeper than Python's own stack
         kind, start, end = stack.pop()
         entry: dict[str, str] = {}
-        for number, low, high in _fields(data, start, end):
+        for number, _, low, high in fields(data, start, end):
             part = _PARTS[kind].get(number)
-            if part is None:
+            if part is None or low is None:
                 continue
             if part[0].isupper():
                 stack.append((part, low, high))
@@ -71,34 +71,3 @@ def _texts(data: mmap.mmap) -> Iterator[tuple[str, str]]:
             yield kind, "" if name == "ai.onnx" else name  # two names of one
         if entry.get("key") == "location":
             yield "location", entry.get("value", "")
-
-
-def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (number, start, end) of the length-delimited fields of a protobuf message."""
-    while position < end:
-        tag, position = _varint(data, position)
-        wire = tag & 7
-        if wire == 0:
-            _, position = _varint(data, position)
-        elif wire in (1, 5):
-            position += 8 if wire == 1 else 4
-        elif wire == 2:
-            size, position = _varint(data, position)
-            if position + size > end:
-                raise ValueError("a field is longer than its message")
-            yield tag >> 3, position, position + size
-            position += size
-        else:
-            raise ValueError(f"wire type {wire}")
-
-
-def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 70:
-        byte = data[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-        shift += 7
-    raise ValueError("a number is too long")
