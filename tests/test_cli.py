@@ -724,6 +724,8 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             "as q1,q2,is_duplicate, not 'q,p'",
         ),
         (["evaluate", "pairs.tsv", "--model", "x", "--columns", "q,q,s"], 2, "not 'q,q,s'"),
+        (["evaluate", "pairs.tsv", "--model", "x", "--skip-bad", ""], 2, "as 5 or 2%, not ''"),
+        (["cycle", "--plm", "PLM", "--task", "demo", "--skip-bad", ""], 2, "as 5 or 2%, not ''"),
         (["evaluate", "pairs.tsv", "--model", "x", "--columns", "q,p,s"], 3, "Needed: q, p, s."),
         (
             ["label", "--corpus", "far.txt", "--teacher", "x", "--out", "o.tsv", "--columns", "q,p"],

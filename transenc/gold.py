@@ -40,7 +40,7 @@ def read_gold(settings: Settings, *, data: Path | None, offline: bool = False) -
     asked = settings.gold
     source = str(asked.source)
     name, wanted = _split(source)
-    skip = SkipBad.parse(settings.skip_bad) if settings.skip_bad else None
+    skip = SkipBad.parse(settings.skip_bad)
     if name in tasks.GOLD and not Path(name).exists():
         if asked.score_range is not None:
             raise ConfigError(f"--gold {name} has its own score range; leave out --gold-range.")

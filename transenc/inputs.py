@@ -144,7 +144,7 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
     check_use(settings)
     scenario = settings.gold.scenario
     symmetric = _symmetric(settings, task)
-    skip = SkipBad.parse(settings.skip_bad) if settings.skip_bad else None
+    skip = SkipBad.parse(settings.skip_bad)
     names = _columns(settings)
     dev, metric = _development(settings, task, data, skip, names, offline=offline)
     tests, metrics = tasks.evaluation(given_tests, data, offline=offline, skip_bad=skip, columns=names)

@@ -47,8 +47,10 @@ class SkipBad:
     percent: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> SkipBad:
-        """Read `5` or `2%`."""
+    def parse(cls, text: str | None) -> SkipBad | None:
+        """Read `5` or `2%`; None skips nothing."""
+        if text is None:
+            return None
         number = text.removesuffix("%")
         percent = number != text
         if not NUMBER.fullmatch(number) or not 0 <= float(number) <= (100 if percent else math.inf):

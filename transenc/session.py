@@ -76,7 +76,7 @@ class Session:
         plms = find_plms(settings, offline=offline)
         students = students_of(settings, plms)
         inputs = gather(settings, data=data, offline=offline, plm=plms[0], compute=compute)
-        skip = SkipBad.parse(settings.skip_bad) if settings.skip_bad else None
+        skip = SkipBad.parse(settings.skip_bad)
         given = settings.prime.corpus
         sentences = read_sentences([Path(given)], skip_bad=skip) if given else None
         by_dev = settings.select == "dev" and inputs.dev is not None

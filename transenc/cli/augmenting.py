@@ -41,7 +41,7 @@ def augment_file(
     if out is not None:
         check_suffix(out)
         refuse_existing(out)
-    skip = SkipBad.parse(skip_bad) if skip_bad else None
+    skip = SkipBad.parse(skip_bad)
 
     def fill_of(name: str) -> Fill:
         from transenc.models.device import Compute

@@ -57,7 +57,7 @@ def distill(
             "one label: leave one of the two out."
         )
     named = "head" in changed.get("distill", {}).get("cross", {})
-    skip = SkipBad.parse(skip_bad) if skip_bad else None
+    skip = SkipBad.parse(skip_bad)
     names = column_names(columns, scored=True)
     silver = read_pairs(pairs, scores="required", score_range=score_range, skip_bad=skip, columns=names)
     check_varied(silver, f"{pairs}: all {len(silver):,} labels")

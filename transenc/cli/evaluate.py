@@ -129,7 +129,7 @@ def _sets(
     from transenc.readers import SkipBad, column_names
 
     if task not in tasks.names():
-        skip = SkipBad.parse(skip_bad) if skip_bad else None
+        skip = SkipBad.parse(skip_bad)
         names = column_names(columns, scored=True)
         pairs, metric = tasks.scored_file(task, score_range=score_range, skip_bad=skip, columns=names)
         return {Path(task).name: pairs}, metric

@@ -214,7 +214,7 @@ def _pairs(file: Path | None, skip_bad: str | None, columns: str | None) -> tupl
     from transenc.errors import ConfigError
     from transenc.readers import SkipBad, column_names, read_pairs
 
-    skip = SkipBad.parse(skip_bad) if skip_bad else None
+    skip = SkipBad.parse(skip_bad)
     if (skip or columns is not None) and file is None:
         raise ConfigError(
             f"{'--skip-bad' if skip else '--columns'} is for one's own file: give --pairs FILE."

@@ -107,7 +107,7 @@ def label(
     sampler = sampler or "bm25"
     check_label(out, combine, transform)
     log_to_stderr()
-    skip = SkipBad.parse(skip_bad) if skip_bad else None
+    skip = SkipBad.parse(skip_bad)
     known = None
     if gold is not None:
         from transenc.gold import check_labels  # it needs all of the settings, which take a while to import

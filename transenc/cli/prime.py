@@ -60,7 +60,7 @@ def prime(
     config.check_used(
         changed, ["prime", "pooling", "seed", "precision"], "prime", {"prime.corpus": "--corpus"}
     )
-    sentences = read_sentences(corpus, skip_bad=SkipBad.parse(skip_bad) if skip_bad else None)
+    sentences = read_sentences(corpus, skip_bad=SkipBad.parse(skip_bad))
     log_to_stderr()
     with stop_on_signals() as stop:
         from transenc.single_stages import prime_to
