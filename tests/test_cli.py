@@ -537,6 +537,18 @@ def test_bad_input_is_one_line_and_its_exit_code(
     assert "Traceback" not in shown.err
 
 
+@pytest.mark.parametrize("more", [[], ["--seeds", "2"]], ids=["one", "seeds"])
+def test_the_task_that_is_taken_where_none_is_named_is_said(
+    more: list[str], run: Any, plm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRANSENC_DATA", raising=False)
+    shown = run("cycle", "--plm", str(plm), "--offline", *more)
+    assert shown.code == 3
+    assert shown.err.startswith(
+        "None of --task, --pairs, --corpus and --gold is given: task sts, as published."
+    )
+
+
 def test_bad_rows_are_named_by_file_and_line(run: Any, plm: Path, tmp_path: Path) -> None:
     (tmp_path / "own.tsv").write_text("sentence1\tsentence2\tscore\na dog\ta cat\t1\na dog\ta cat\tx\n")
     shown = run("evaluate", "own.tsv", "--model", str(plm))

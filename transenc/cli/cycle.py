@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from transenc.cli import options
 from transenc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transenc.config import Settings
 
 
 def cycle(
@@ -99,12 +102,7 @@ def cycle(
     json_: options.Json = False,
 ) -> None:
     """Train a bi-encoder and a cross-encoder that teach each other, from a PLM and unlabelled text."""
-    from transenc import config as settings_module
-    from transenc import registry
-    from transenc.cli.console import note
-    from transenc.inputs import check_sampler, settings_for
-
-    flags: dict[str, Any] = {
+    flags = {
         "plm": plm or None,
         "task": task,
         "pairs": str(pairs) if pairs else None,
@@ -123,59 +121,69 @@ def cycle(
         "precision": precision,
         "seed": seed,
         "distill": {"cross": {"trials": seed_optimisation}} if seed_optimisation else None,
+        "gold": options.given(source=gold, score_range=gold_range, augment=augment or None) or None,
     }
-    given = {key: value for key, value in flags.items() if value is not None}
-    labelled = {"source": gold, "score_range": gold_range, "augment": augment or None}
-    if labelled := {key: value for key, value in labelled.items() if value is not None}:
-        given["gold"] = labelled
-    file = settings_module.load_file(config) if config else {}
-    changed = settings_module.from_assignments(options.setting_list(set_))
-    settings_module.check_once(given, changed)
-    by_hand = settings_module.merge(given, changed)
-    user = settings_module.merge(file, by_hand)
-    if not user.get("plm"):
-        embedded = ", ".join(registry.names(registry.PLMS))
-        raise ConfigError(f"Name a start: --plm NAME (a hub name, a directory, or: {embedded}).")
-    nothing = not any(user.get(key) for key in ("task", "pairs", "corpus"))
-    nothing = nothing and not user.get("gold", {}).get("source")
-    if nothing:
-        user["task"] = "sts"
-    settings = settings_for(user, offline=offline)
-    # The cross-encoder that learns gold is one, too.
-    if seed_optimisation and settings.gold.scenario != "none":
-        teacher = {"gold": {"teacher": {"trials": seed_optimisation}}}
-        settings_module.check_once(teacher, changed)
-        settings = settings_for(settings_module.merge(user, teacher), offline=offline)
-    check_sampler(settings, by_hand)
+    if devices and device != "auto":
+        raise ConfigError("Give either --device (one) or --devices (several), not both.")
+    settings, by_hand = _settings(
+        options.given(**flags), config, options.setting_list(set_), trials=seed_optimisation, offline=offline
+    )
+    if seeds is not None and "seed" in by_hand:
+        raise ConfigError("Give either --seed (one run) or --seeds (several), not both.")
 
-    from transenc.cli.console import log_to_stderr
+    from transenc.cli.console import Reporter, log_to_stderr
     from transenc.interrupt import stop_on_signals
     from transenc.session import Session
 
     log_to_stderr()
-    if devices and device != "auto":
-        raise ConfigError("Give either --device (one) or --devices (several), not both.")
     places = [name.strip() for name in devices.split(",") if name.strip()] if devices else []
     where: dict[str, Any] = {"data": data, "device": device, "devices": places, "offline": offline}
     if seeds is not None:
-        if "seed" in by_hand:
-            raise ConfigError("Give either --seed (one run) or --seeds (several), not both.")
         from transenc.cli.repeats import run_seeds
 
         run_seeds(settings, seeds, parent=run, where=where, dry_run=dry_run, as_json=json_)
         return
     with stop_on_signals() as stop:
         session = Session.open(settings, root=run, stop=stop, dry_run=dry_run, **where)
-        if nothing:
-            note("None of --task, --pairs, --corpus and --gold is given: task sts, as published.")
         from transenc.cli.results import show_outcome, show_plan
 
         if dry_run:
             show_plan(session, as_json=json_)
             return
-        from transenc.cli.console import Reporter
-
         reporter = Reporter(len(session.stages))
         with reporter.showing():
             outcome = session.run(on_stage=reporter.stage, report=reporter.progress)
         show_outcome(session, outcome, as_json=json_)
+
+
+def _settings(
+    given: dict[str, Any], file: Path | None, assigned: list[str], *, trials: int | None, offline: bool
+) -> tuple[Settings, dict[str, Any]]:
+    """Return the settings of a run, checked, and those among them that options and --set gave.
+
+    given: what options gave; file: of --config; assigned: of --set. trials: of --seed-optimisation.
+    """
+    from transenc import config, registry
+    from transenc.cli.console import note
+    from transenc.inputs import check_sampler, settings_for
+
+    read = config.load_file(file) if file else {}
+    changed = config.from_assignments(assigned)
+    config.check_once(given, changed)
+    by_hand = config.merge(given, changed)
+    user = config.merge(read, by_hand)
+    if not user.get("plm"):
+        embedded = ", ".join(registry.names(registry.PLMS))
+        raise ConfigError(f"Name a start: --plm NAME (a hub name, a directory, or: {embedded}).")
+    sources = [user.get(key) for key in ("task", "pairs", "corpus")]
+    if not any([*sources, user.get("gold", {}).get("source")]):
+        note("None of --task, --pairs, --corpus and --gold is given: task sts, as published.")
+        user["task"] = "sts"
+    settings = settings_for(user, offline=offline)
+    # The cross-encoder that learns gold is one, too.
+    if trials and settings.gold.scenario != "none":
+        teacher = {"gold": {"teacher": {"trials": trials}}}
+        config.check_once(teacher, changed)
+        settings = settings_for(config.merge(user, teacher), offline=offline)
+    check_sampler(settings, by_hand)
+    return settings, by_hand

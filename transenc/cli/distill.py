@@ -45,8 +45,7 @@ def distill(
             f"Family '{family}' only scores; distill trains {' and '.join(config.Distill.model_fields)}."
         )
     changed = config.from_assignments(options.setting_list(set_))
-    flags = {"pooling": pooling, "seed": seed, "precision": precision}
-    given = {key: value for key, value in flags.items() if value is not None}
+    given = options.given(pooling=pooling, seed=seed, precision=precision)
     config.check_once(given, changed)
     settings = config.build(config.merge(config.BY_TEXT, {"plm": [start]}, given, changed))
     used = [f"distill.{family}", "pooling", "seed", "precision"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,3 +54,8 @@ Columns = Annotated[
 def setting_list(given: list[str] | None) -> list[str]:
     """Return the --set values, none given being an empty list."""
     return list(given or [])
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given: those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -45,8 +45,7 @@ def prime(
             f"No priming method '{chosen}'.{did_you_mean(str(chosen), list(config.METHODS))} "
             f"There are: {', '.join(config.METHODS)}."
         )
-    flags = {"pooling": pooling, "seed": seed, "precision": precision}
-    given: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
+    given = options.given(pooling=pooling, seed=seed, precision=precision)
     given |= {"prime": {"method": method}} if method else {}
     config.check_once(given, changed)
     values = config.merge(
