@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -77,11 +78,8 @@ def label(
             "--combine": combine != "mean", "--both-orders": both_orders, "--transform": transform != "none",
             "--shard": shard != 2_000,
         }  # fmt: skip
-        if unused := [name for name, value in scoring.items() if value]:
-            raise ConfigError(
-                f"{unused[0]} is about pairs that a teacher scores; --augment rewrites sentences and asks none: "
-                "leave one of them out."
-            )
+        about = "is about pairs that a teacher scores; --augment rewrites sentences and asks none"
+        _refuse(scoring, f"{about}: leave one of them out.")
         from transenc.cli.augmenting import augment_file
 
         augment_file(
@@ -90,22 +88,19 @@ def label(
             offline=offline,
         )  # fmt: skip
         return
-    if show is not None:
-        raise ConfigError(
-            "--show is how many rewritten sentences to look at: give --augment NAME, or leave it out."
-        )
+
+    looked = "is how many rewritten sentences to look at: give --augment NAME, or leave it out."
+    _refuse({"--show": show}, looked)
     if not teacher or out is None:
         raise ConfigError("Give --teacher MODEL and --out FILE, or look at --augment NAME.")
     if (pairs is None) == (not corpus):
         raise ConfigError("Give either --pairs FILE, or --corpus FILE with a --sampler.")
-    mining = {"--sampler": sampler, "--encoder": encoder, "--max-pairs": max_pairs, "--gold": gold}
-    unused = [name for name, value in mining.items() if value is not None]
-    if pairs is not None and unused:
-        raise ConfigError(
-            f"{unused[0]} is about mining pairs of a --corpus; those of --pairs are all labelled."
-        )
+    if pairs is not None:
+        mining = {"--sampler": sampler, "--encoder": encoder, "--max-pairs": max_pairs, "--gold": gold}
+        _refuse(mining, "is about mining pairs of a --corpus; those of --pairs are all labelled.")
     sampler = sampler or "bm25"
     check_label(out, combine, transform)
+
     log_to_stderr()
     skip = SkipBad.parse(skip_bad)
     known = None
@@ -125,6 +120,7 @@ def label(
             teacher=teacher[0], encoder=encoder, gold=known, max_pairs=max_pairs, seed=seed,
         )  # fmt: skip
         note(f"{len(found):,} pairs mined by {sampler}")
+
     with stop_on_signals() as stop:
         reporter = Reporter(len(teacher))
         with reporter.showing():
@@ -144,3 +140,11 @@ def label(
         f"mean {labels.values.mean():.3f}, {labels.clipped:,} scores changed by '{labels.rule}'"
     )
     say(f"Next: transenc distill --pairs {out} --family cross --start PLM --out DIR")
+
+
+def _refuse(options_: Mapping[str, object], why: str) -> None:
+    """Raise ConfigError for the first of these options that was given."""
+    from transenc.errors import ConfigError
+
+    if given := [name for name, value in options_.items() if value not in (None, False, [])]:
+        raise ConfigError(f"{given[0]} {why}")
