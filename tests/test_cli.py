@@ -278,6 +278,48 @@ def test_prime_writes_a_bi_encoder(run: Any, plm: Path, tmp_path: Path) -> None:
         assert run("evaluate", "demo", "--model", out, "--json").code == 0
 
 
+def told(shown: Shown) -> dict[str, Any]:
+    """The one JSON object that a command printed."""
+    assert shown.code == 0, shown.err
+    (line,) = shown.out.splitlines()
+    return dict(json.loads(line))
+
+
+def test_prime_label_and_distill_tell_what_they_made_as_json(run: Any, plm: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("\n".join(make_pairs(40).sentences) + "\n")
+    write_pairs(make_pairs(15, seed=1, scored=True), tmp_path / "dev.tsv")
+    common = ["--precision", "fp32", "--json", "--seed", "3"]
+
+    arguments = ["--plm", str(plm), "--corpus", "corpus.txt", "--set", "prime.batch_size=16"]
+    primed = told(run("prime", *arguments, "--out", "primed", *common))
+    loss = json.loads(Path("primed/training.json").read_text())["losses"][-1][1]
+    of_bi = {"family": "bi", "start": str(plm), "seed": 3}
+    made = {"path": "primed", "method": "simcse", "sentences": len(set(make_pairs(40).sentences))}
+    assert primed == {**of_bi, **made, "loss": loss}
+
+    arguments = ["--corpus", "corpus.txt", "--sampler", "bm25:k=1", "--teacher", "primed"]
+    labelled = told(run("label", *arguments, "--out", "silver.tsv", *common))
+    silver = read_pairs(Path("silver.tsv"), scores="required")
+    assert silver.scores is not None
+    assert labelled.pop("mean") == pytest.approx(silver.scores.mean(), abs=1e-5)
+    assert labelled.pop("clipped") == np.isin(silver.scores, (0, 1)).sum()
+    assert labelled == {
+        "path": "silver.tsv", "teachers": ["primed"], "combine": "mean", "both_orders": False,
+        "transform": "none", "sampler": "bm25:k=1", "seed": 3, "pairs": len(silver),
+        "sentences": len(silver.sentences), "rule": "clip to [0, 1]", "kept": None,
+    }  # fmt: skip
+
+    arguments = ["--pairs", "silver.tsv", "--family", "bi", "--start", str(plm), "--dev", "dev.tsv"]
+    distilled = told(
+        run("distill", *arguments, "--set", "distill.bi.epochs=1", "--out", "distilled", *common)
+    )
+    history = json.loads(Path("distilled/training.json").read_text())
+    made = {"path": "distilled", "objective": "cosine_mse", "pairs": len(silver)}
+    judged = {"loss": history["losses"][-1][1], "dev": history["best"], "step": history["best_step"]}
+    assert distilled == {**of_bi, **made, **judged}
+    assert distilled["dev"] is not None
+
+
 def test_export_and_its_engines_work_wherever_a_scorer_does(place: Path, run: Any, tmp_path: Path) -> None:
     shown = run("export", "onnx", "--run", "runs/tiny-demo", "--out", str(tmp_path / "engines"), "--json")
     assert shown.code == 0, shown.err

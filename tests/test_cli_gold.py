@@ -179,6 +179,16 @@ def test_rewriting_can_be_looked_at_and_written(run: Any, gold: Path) -> None:
     assert before.tolist() == after.tolist()
 
 
+def test_rewriting_is_told_as_json(run: Any, gold: Path) -> None:
+    shown = run("label", "--augment", "delete", "--gold", str(gold), "--show", "2", "--json")
+    lines = [json.loads(line) for line in shown.out.splitlines()]
+    assert [line["sentence"] for line in lines] == list(read_pairs(gold, scores="ignored").sentences)[:2]
+    assert all(line["augmenter"] == "delete" and line["rewritten"] != line["sentence"] for line in lines)
+    shown = run("label", "--augment", "delete", "--gold", str(gold), "--out", "new.tsv", "--json")
+    counts = {"gold_pairs": 12, "made": 12, "unchanged": 0, "already_gold": 0, "repeated": 0}
+    assert json.loads(shown.out) == {"path": "new.tsv", "augmenters": ["delete"], "seed": 1, **counts}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

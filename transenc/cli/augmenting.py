@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from transenc.cli.console import note
+from transenc.cli.console import note, out_json
 from transenc.cli.console import out as say
 
 
@@ -24,6 +24,7 @@ def augment_file(
     device: str,
     precision: str,
     offline: bool,
+    as_json: bool,
 ) -> None:
     """Rewrite sentences of a file: print `show` of each augmenter, or with `out` write gold's pairs rewritten."""
     from transenc.augmenters import Fill
@@ -64,9 +65,14 @@ def augment_file(
             raise DataError(f"{', '.join(specs)} changed none of {len(labelled):,} pairs of {gold}.")
         with output_file(out) as (_, result):
             write_pairs(made, result, told=out)
-        told = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in facts.items())
-        say(f"{out}: of {len(labelled):,} gold pairs {told}")
+        if as_json:
+            told = {"path": str(out), "augmenters": list(specs), "seed": seed, "gold_pairs": len(labelled)}
+            out_json({**told, **facts})
+            return
+        counts = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in facts.items())
+        say(f"{out}: of {len(labelled):,} gold pairs {counts}")
         return
+
     file = gold or pairs
     found = read_pairs(file, scores="ignored", skip_bad=skip, columns=columns).sentences if file else None
     sentences = list(found if found is not None else read_sentences(list(corpus), skip_bad=skip))[:show]
@@ -76,5 +82,8 @@ def augment_file(
         changed = sum(a != b for a, b in zip(sentences, lines, strict=True))
         note(f"{spec}: {changed} of {len(sentences)} sentences changed")
         for before, after in zip(sentences, lines, strict=True):
+            if as_json:
+                out_json({"augmenter": spec, "sentence": before, "rewritten": after})
+                continue
             say(before)
             say(f"  -> {after}" if after != before else "  (unchanged)")

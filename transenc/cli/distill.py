@@ -27,11 +27,12 @@ def distill(
     seed: options.SeedSetting = None,
     device: options.Device = "auto",
     precision: options.PrecisionSetting = None,
+    json_: options.Json = False,
     offline: options.Offline = False,
 ) -> None:
     """Distil the scores of pairs, silver or gold, into a bi-encoder or a cross-encoder."""
     from transenc import config, registry
-    from transenc.cli.console import Reporter, log_to_stderr, note
+    from transenc.cli.console import Reporter, log_to_stderr, note, out_json
     from transenc.cli.console import out as show
     from transenc.errors import ConfigError
     from transenc.gold import check_judge, check_varied
@@ -80,12 +81,16 @@ def distill(
                 symmetric=not asymmetric, keep_head=not named, device=device, offline=offline, stop=stop,
                 report=reporter.progress,
             )  # fmt: skip
-    best = (
-        ""
-        if fitted.best is None
-        else f", best dev Spearman {100 * fitted.best:.2f} at step {fitted.best_step}"
-    )
-    show(
-        f"{out}: {family}-encoder from {len(silver):,} pairs, last mean loss {fitted.losses[-1][1]:.4f}{best}"
-    )
+    loss, dev_score, step = fitted.losses[-1][1], fitted.best, fitted.best_step
+    if json_:
+        objective = getattr(settings.distill, family).objective
+        out_json(
+            {
+                "path": str(out), "family": family, "start": start, "objective": objective, "seed": settings.seed,
+                "pairs": len(silver), "loss": loss, "dev": dev_score, "step": None if dev_score is None else step,
+            }
+        )  # fmt: skip
+        return
+    best = "" if dev_score is None else f", best dev Spearman {100 * dev_score:.2f} at step {step}"
+    show(f"{out}: {family}-encoder from {len(silver):,} pairs, last mean loss {loss:.4f}{best}")
     show(f"Next: transenc evaluate demo --model {out}")

@@ -57,10 +57,11 @@ def label(
     seed: options.Seed = 1,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
+    json_: options.Json = False,
     offline: options.Offline = False,
 ) -> None:
     """Label given or mined pairs with the scores of one or several models, mapped to [0, 1]."""
-    from transenc.cli.console import Reporter, log_to_stderr, note
+    from transenc.cli.console import Reporter, log_to_stderr, note, out_json
     from transenc.cli.console import out as say
     from transenc.errors import ConfigError
     from transenc.interrupt import stop_on_signals
@@ -85,7 +86,7 @@ def label(
         augment_file(
             augment, gold=gold, gold_range=gold_range, pairs=pairs, corpus=list(corpus or []), out=out,
             show=show or 10, columns=names, skip_bad=skip_bad, seed=seed, device=device, precision=precision,
-            offline=offline,
+            offline=offline, as_json=json_,
         )  # fmt: skip
         return
 
@@ -99,6 +100,7 @@ def label(
         mining = {"--sampler": sampler, "--encoder": encoder, "--max-pairs": max_pairs, "--gold": gold}
         _refuse(mining, "is about mining pairs of a --corpus; those of --pairs are all labelled.")
     sampler = sampler or "bm25"
+    mined_by = None if pairs is not None else sampler
     check_label(out, combine, transform)
 
     log_to_stderr()
@@ -127,17 +129,27 @@ def label(
             made = label_to(
                 teacher, found, out,
                 combine=combine, both_orders=both_orders, transform=transform,
-                sampler=None if pairs is not None else sampler, gold=known,
+                sampler=mined_by, gold=known,
                 shard=shard, seed=seed, scorers=scorers, stop=stop, report=reporter.progress,
             )  # fmt: skip
+    labels, mean = made.labels, float(made.labels.values.mean())
+    count, texts = len(made.pairs), len(made.pairs.sentences)
     if made.rule is not None:
         from transenc.cli.gold import rule_line
 
         note(rule_line(made.rule))
-    labels = made.labels
+    if json_:
+        out_json(
+            {
+                "path": str(out), "teachers": teacher, "combine": combine, "both_orders": both_orders,
+                "transform": transform, "sampler": mined_by, "seed": seed, "pairs": count, "sentences": texts,
+                "mean": mean, "clipped": labels.clipped, "rule": labels.rule, "kept": made.rule,
+            }
+        )  # fmt: skip
+        return
     say(
-        f"{out}: {len(made.pairs):,} pairs over {len(made.pairs.sentences):,} sentences, "
-        f"mean {labels.values.mean():.3f}, {labels.clipped:,} scores changed by '{labels.rule}'"
+        f"{out}: {count:,} pairs over {texts:,} sentences, "
+        f"mean {mean:.3f}, {labels.clipped:,} scores changed by '{labels.rule}'"
     )
     say(f"Next: transenc distill --pairs {out} --family cross --start PLM --out DIR")
 

@@ -33,7 +33,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting, as distill.bi.epochs=2; repeat.", metavar="KEY=VALUE"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of text.")]
 ScoreRange = Annotated[
     tuple[float, float] | None, typer.Option(help="Lowest and highest gold score, mapped to [0, 1].")
 ]

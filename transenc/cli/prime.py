@@ -26,11 +26,12 @@ def prime(
     seed: options.SeedSetting = None,
     device: options.Device = "auto",
     precision: options.PrecisionSetting = None,
+    json_: options.Json = False,
     offline: options.Offline = False,
 ) -> None:
     """Prime a bi-encoder: two views of each sentence are pulled together, other sentences pushed away."""
     from transenc import config
-    from transenc.cli.console import Reporter, log_to_stderr
+    from transenc.cli.console import Reporter, log_to_stderr, out_json
     from transenc.cli.console import out as show
     from transenc.errors import ConfigError
     from transenc.interrupt import stop_on_signals
@@ -71,5 +72,13 @@ def prime(
             )
     how, loss = settings.prime.method, fitted.losses[-1][1]
     read = min(len(set(sentences)), settings.prime.max_sentences)
+    if json_:
+        out_json(
+            {
+                "path": str(out), "family": "bi", "start": plm, "method": how, "seed": settings.seed,
+                "sentences": read, "loss": loss,
+            }
+        )  # fmt: skip
+        return
     show(f"{out}: primed on {read:,} sentences ({how}), last mean loss {loss:.4f}")
     show(f"Next: transenc evaluate demo --model {out}")
