@@ -87,6 +87,32 @@ def test_cycle_ends_with_a_table_the_best_models_and_the_next_commands(finished:
     assert "324 labelled development pairs select" in shown
 
 
+def test_a_cycle_told_as_json_has_what_its_table_has_and_notes_on_stderr(
+    place: Path, run: Any, plm: Path
+) -> None:
+    shown = run("cycle", "--plm", str(plm), "--task", "demo", *TINY_CYCLE, "--json")
+    assert shown.code == 0, shown.err
+    lines = [json.loads(line) for line in shown.out.splitlines()]
+    start = next(line["dev"] for line in lines if line.get("cycle") == 0)
+    best = {line["family"]: line for line in lines if "best" in line}
+    table = (place / "out.txt").read_text()
+    for family in ("bi", "cross"):
+        assert best[family]["best"] == f"runs/tiny-demo/best/{family}"
+        assert best[family]["gain"] == best[family]["dev"] - start
+        gain = f"; {100 * best[family]['gain']:+.2f} on dev"
+        assert (gain if best[family]["cycle"] else "the start is kept") in table
+    assert "324 labelled development pairs select checkpoints and cycles\n" in shown.err
+
+
+def test_a_plan_told_as_json_names_the_run_of_each_seed_and_notes_stay_on_stderr(run: Any, plm: Path) -> None:
+    options = ["--seeds", "3,5", "--run", "r", "--dry-run", "--json"]
+    shown = run("cycle", "--plm", str(plm), "--task", "demo", *TINY_CYCLE, *options)
+    assert shown.code == 0, shown.err
+    stages = [json.loads(line) for line in shown.out.splitlines()]
+    assert list(dict.fromkeys(stage["run"] for stage in stages)) == ["r/seed-3", "r/seed-5"]
+    assert shown.err.count("a seeded sample of 40 of them is used (max_pairs)") == 2
+
+
 def test_evaluate_without_a_model_takes_the_newest_run_and_names_it(place: Path, run: Any) -> None:
     shown = run("evaluate", "demo", "--json")
     assert shown.code == 0, shown.err

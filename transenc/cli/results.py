@@ -68,10 +68,14 @@ def show_plan(session: Session, *, as_json: bool) -> None:
         rows.append([stage.name, stage.kind, what])
     if as_json:
         for stage, row in zip(session.stages, rows, strict=True):
-            told = {"stage": stage.name, "kind": stage.kind, "what": row[2], "needs": list(stage.needs)}
-            out_json({**told, "settings": stage.settings})
-        return
-    wide_table(["stage", "kind", "what"], rows, title=f"Plan of {session.root}")
+            out_json(
+                {
+                    "stage": stage.name, "kind": stage.kind, "what": row[2], "needs": list(stage.needs),
+                    "run": str(session.root), "settings": stage.settings,
+                }
+            )  # fmt: skip
+    else:
+        wide_table(["stage", "kind", "what"], rows, title=f"Plan of {session.root}")
     for line in [*said, *session.notes]:
         note(line)
 
@@ -100,8 +104,13 @@ def show_outcome(session: Session, outcome: Outcome, *, as_json: bool) -> None:
             )  # fmt: skip
         for best in outcome.best:
             out_json(
-                {"best": str(best.path), "student": best.student, "family": best.family, "cycle": best.cycle}
-            )
+                {
+                    "best": str(best.path), "student": best.student, "family": best.family, "cycle": best.cycle,
+                    "dev": best.dev, "gain": _gain(outcome, best), "reason": best.reason,
+                }
+            )  # fmt: skip
+        for line in [*session.notes, *(f"warning: {text}" for text in outcome.warnings)]:
+            note(line)
         return
     many = len(session.students) > 1
     show_labels(session, as_json=False)
@@ -192,7 +201,7 @@ def _gain(outcome: Outcome, best: Best) -> float | None:
     start = _start(outcome, best.student)
     if outcome.selected_by != "dev" or best.dev is None or start.dev is None:
         return None
-    return 100 * (best.dev - start.dev)
+    return best.dev - start.dev
 
 
 def verdicts(outcome: Outcome) -> list[str]:
@@ -210,9 +219,9 @@ def verdicts(outcome: Outcome) -> list[str]:
             if row is start:
                 line += "; no cycle beat the start on development data, so the start is kept)"
             elif gain <= 0:
-                line += f"; {gain:+.2f} on dev: it does NOT beat the start, prefer the best bi-encoder)"
+                line += f"; {100 * gain:+.2f} on dev: it does NOT beat the start, prefer the best bi-encoder)"
             else:
-                line += f"; {gain:+.2f} on dev over the start"
+                line += f"; {100 * gain:+.2f} on dev over the start"
                 if row.average is not None and start.average is not None:
                     line += f", {100 * (row.average - start.average):+.2f} on test"
                 line += ")"
