@@ -714,6 +714,16 @@ def test_help_answers_without_importing_anything_heavy() -> None:
     assert "cycle" in shown.stdout
 
 
+def test_run_as_a_module_it_gives_the_completion_of_the_command() -> None:
+    environment = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # a test has no shell
+    shown = subprocess.run(
+        [sys.executable, "-m", "transenc", "--show-completion", "bash"],
+        capture_output=True, text=True, check=True, env=environment,
+    )  # fmt: skip
+    assert " _TRANSENC_COMPLETE=complete_bash" in shown.stdout
+    assert shown.stdout.rstrip().endswith("_transenc_completion transenc")
+
+
 def test_backends_lists_names_and_options_without_torch(run: Any) -> None:
     code = (
         "import sys; sys.argv = ['transenc', 'backends', '--json']\n"

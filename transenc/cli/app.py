@@ -87,7 +87,9 @@ def main() -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         _check_utf8(sys.argv)
-        app()
+        app(
+            prog_name="transenc"
+        )  # as `python -m transenc` too: of its own name no shell could make a completion
     except TransencError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
