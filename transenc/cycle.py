@@ -38,22 +38,9 @@ def plan(
     }
     stages = [gold_plan.gold_stage(settings)] if labelled else [Stage("pairs", "pairs", source)]
     first = stages[0].name
-    teacher: dict[str, str] = {}
-    for student in students:
-        prime = settings.prime.model_copy(update={"method": student.prime})
-        chosen = prime.model_dump() if student.prime != "none" else {"method": "none"}
-        name = f"prime/{student.name}"
-        stages.append(
-            Stage(
-                name,
-                "prime",
-                {**chosen, "pooling": settings.pooling, "dev": dev},
-                (first,),
-                student.name,
-                "bi",
-            )
-        )
-        teacher[student.name] = name
+    primed = [_primed(settings, student, first, dev=dev) for student in students]
+    stages += primed
+    teacher = {str(stage.student): stage.name for stage in primed}
     if labelled:
         encoders = gold_plan.encoder_stages(settings, students, needs_encoder=needs_encoder, dev=dev)
         if settings.cycles or settings.gold.scenario != "gold":  # rewritten gold pairs need no others
@@ -72,14 +59,10 @@ def plan(
         if not bi_mined:
             bi_pairs = pairs
         elif cycle == 1 or (settings.remine and bi_needs_encoder):
-            bi_pairs = f"cycle-{cycle}/pairs-bi"
-            own: dict[str, Any] = {**mined, "sampler": settings.bi_sampler, "of": "bi"}
-            needs: tuple[str, ...] = ()
-            if settings.select == "agreement":  # the pairs that are judged on are left out of these, too
-                needs, own = ("pairs",), own | {"held_out": settings.held_out}
             # At first with the start: pairs that an encoder itself finds near teach it little (docs/results.md).
-            needs += seen if bi_needs_encoder and (cycle > 1 or labelled) else ()
-            stages.append(Stage(bi_pairs, "pairs", own, needs, cycle=cycle))
+            miners = seen if bi_needs_encoder and (cycle > 1 or labelled) else ()
+            stages.append(_mined_for_bi(settings, cycle, mined, miners))
+            bi_pairs = stages[-1].name
         mixed = _own_labels(settings, students, cycle, teacher, pairs, bi_pairs)
         stages += _half_cycle(settings, students, cycle, "bi", "cross", teacher, pairs, dev=dev, keep=keep)
         if bi_pairs != pairs:  # else the half-cycle before has just made them
@@ -98,6 +81,23 @@ def plan(
     if tests:
         stages += _evaluations(settings, students, models, dev=dev)
     return stages + _kept(students, models)
+
+
+def _primed(settings: Settings, student: Student, source: str, *, dev: bool) -> Stage:
+    """Return the stage that primes a student on the sentences of the stage `source`, or takes it as it is."""
+    prime = settings.prime.model_copy(update={"method": student.prime})
+    chosen = prime.model_dump() if student.prime != "none" else {"method": "none"}
+    about = {**chosen, "pooling": settings.pooling, "dev": dev}
+    return Stage(f"prime/{student.name}", "prime", about, (source,), student.name, "bi")
+
+
+def _mined_for_bi(settings: Settings, cycle: int, mined: dict[str, Any], miners: tuple[str, ...]) -> Stage:
+    """Return the stage that mines the pairs of bi-encoders alone. miners: stages of the encoders that compare."""
+    own = {**mined, "sampler": settings.bi_sampler, "of": "bi"}
+    needs: tuple[str, ...] = ()
+    if settings.select == "agreement":  # the pairs that are judged on are left out of these, too
+        needs, own = ("pairs",), own | {"held_out": settings.held_out}
+    return Stage(f"cycle-{cycle}/pairs-bi", "pairs", own, needs + miners, cycle=cycle)
 
 
 def _evaluations(
