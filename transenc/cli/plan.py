@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from transenc.agreement import held_out
+from transenc.cli.gold import about_gold, learnt_from
 from transenc.config import METHODS, Distill, GoldSettings, LabelSettings, PrimeSettings, to_assignments
 from transenc.kinds import is_teacher
 
 if TYPE_CHECKING:
+    from transenc.pairs import Pairs
+    from transenc.session import Session
     from transenc.stage import Stage
 
 # Of a training, told in words of their own; the batch and the passes are in the number of steps.
 SAID = ("objective", "start", "learning_rate", "batch_size", "epochs")
 JUDGED = ("dev", "held_out")  # what a training is judged on, which is told elsewhere
 POOLED = {"pooling": "auto"}
+
+
+def about(stage: Stage, session: Session, pairs: Pairs) -> str:
+    """Say what a stage of a run will do; pairs: those that it works on."""
+    n = len(pairs)
+    if stage.kind == "pairs":
+        return f"{n:,} pairs, {len(pairs.sentences):,} sentences"
+    if stage.kind in ("label", "silver"):
+        return f"{n:,} pairs{about_labels(stage)}"
+    if stage.kind == "distill":
+        return f"{_examples(stage, session, n)}, {about_training(stage)}"
+    if stage.kind == "prime":
+        return about_priming(stage)
+    if stage.kind == "agree":
+        return f"{len(held_out(n, stage.settings['held_out'], session.settings.seed)):,} held-out pairs"
+    if stage.kind == "evaluate":
+        return f"{sum(len(p) for p in session.inputs.tests.values()):,} test pairs"
+    if stage.kind == "select":
+        return f"by {stage.settings['by']}"
+    return about_gold(stage, session) if stage.kind in ("gold", "augment", "mix") else ""
+
+
+def _examples(stage: Stage, session: Session, n: int) -> str:
+    """Count the examples and steps of a training where n pairs are mined or given."""
+    both = stage.settings["both_orders"] is not False and session.inputs.symmetric and stage.family != "bi"
+    share = stage.settings.get("held_out")
+    judged = len(held_out(n, share, session.settings.seed)) if share else 0
+    taught, most = learnt_from(stage.needs[0], session, n)
+    if judged:  # a pair that stands there twice may be held out once
+        most = "up to "
+    examples = (taught - judged) * (2 if both else 1)
+    steps = math.ceil(examples / stage.settings["batch_size"]) * stage.settings["epochs"]
+    return f"{most}{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}"
 
 
 def about_training(stage: Stage) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transenc.cli.console import figures, note, out, out_json, wide_table
-from transenc.cli.gold import about_gold, learnt_from, show_labels
+from transenc.cli.gold import show_labels
 
 if TYPE_CHECKING:
     from transenc.outcome import Best, Outcome, Row
@@ -16,10 +16,7 @@ METRIC_TITLES = {"spearman": "Spearman x 100", "auc": "ROC-AUC x 100"}
 
 def show_plan(session: Session, *, as_json: bool) -> None:
     """Print the stages of a run, what they work on, and where."""
-    import math
-
-    from transenc.agreement import held_out
-    from transenc.cli.plan import about_labels, about_priming, about_training  # local: torch is behind them
+    from transenc.cli.plan import about  # local: torch is behind it
 
     mines = any(stage.kind == "pairs" for stage in session.stages)
     given, said = session.inputs.make_pairs() if mines else (session.inputs.gold_pairs, [])
@@ -28,44 +25,13 @@ def show_plan(session: Session, *, as_json: bool) -> None:
         bi_pairs, bi_said = session.inputs.mine_bi(next(iter(session.context.plms.values())).path)
         said = [*said, f"for bi-encoders: {bi_said[0]}", *bi_said[1:]]
     rows = []
-    of_bi: set[str] = set()  # the stages that work on the pairs of bi-encoders alone
+    # The stages that work on the pairs of bi-encoders alone; agreement is judged on the others.
+    of_bi: set[str] = set()
     for stage in session.stages:
-        what = ""
-        if stage.mines_for_bi or (stage.needs and stage.needs[0] in of_bi):
+        if stage.mines_for_bi or (stage.needs and stage.needs[0] in of_bi and stage.kind != "agree"):
             of_bi.add(stage.name)
         pairs = bi_pairs if stage.name in of_bi else given
-        n = len(pairs)
-        if stage.kind == "pairs":
-            what = f"{n:,} pairs, {len(pairs.sentences):,} sentences"
-        elif stage.kind in ("label", "silver"):
-            what = f"{n:,} pairs{about_labels(stage)}"
-        elif stage.kind == "distill":
-            both = (
-                stage.settings["both_orders"] is not False
-                and session.inputs.symmetric
-                and stage.family != "bi"
-            )
-            share = stage.settings.get("held_out")
-            judged = len(held_out(n, share, session.settings.seed)) if share else 0
-            taught, most = learnt_from(stage.needs[0], session, n)
-            if judged:  # a pair that stands there twice may be held out once
-                most = "up to "
-            examples = (taught - judged) * (2 if both else 1)
-            steps = math.ceil(examples / stage.settings["batch_size"]) * stage.settings["epochs"]
-            what = f"{most}{examples:,} examples, {steps:,} steps of {stage.settings['batch_size']}, "
-            what += about_training(stage)
-        elif stage.kind == "prime":
-            what = about_priming(stage)
-        elif stage.kind == "agree":
-            held = held_out(len(given), stage.settings["held_out"], session.settings.seed)
-            what = f"{len(held):,} held-out pairs"
-        elif stage.kind == "evaluate":
-            what = f"{sum(len(p) for p in session.inputs.tests.values()):,} test pairs"
-        elif stage.kind == "select":
-            what = f"by {stage.settings['by']}"
-        elif stage.kind in ("gold", "augment", "mix"):
-            what = about_gold(stage, session)
-        rows.append([stage.name, stage.kind, what])
+        rows.append([stage.name, stage.kind, about(stage, session, pairs)])
     if as_json:
         for stage, row in zip(session.stages, rows, strict=True):
             out_json(
