@@ -9,12 +9,13 @@ import torch
 
 from tests.conftest import make_pairs
 from transenc.config import build
-from transenc.errors import ConfigError, Interrupted, MachineError
+from transenc.errors import ConfigError, Interrupted, LockedError, MachineError
 from transenc.interrupt import StopFlag
 from transenc.readers import read_pairs
 from transenc.single import make_directory, output_file, refuse_existing
 from transenc.single_label import Scorers, label_to, mine_pairs
 from transenc.single_stages import distill_to, prime_to
+from transenc.store import Store
 
 
 def content(path: Path) -> dict[str, str]:
@@ -145,6 +146,58 @@ def test_an_existing_output_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(ConfigError, match="exists already"):
         make_directory(tmp_path / "out", {}, lambda work, checkpoints: None)
+
+
+def test_of_two_commands_at_once_the_later_takes_nothing_of_the_earlier(tmp_path: Path) -> None:
+    out, other = tmp_path / "out.tsv", tmp_path / "model"
+    for path in (out, other):
+        refuse_existing(path)  # both have looked
+    with output_file(out) as (store, result):
+        result.write_text("the earlier")
+        with pytest.raises(LockedError, match="is in use by pid"), store.lock():
+            pass
+    with pytest.raises(ConfigError, match=r"out\.tsv exists already\. .* remove it\.$"), output_file(out):
+        raise AssertionError("work that would be lost")
+    assert out.read_text() == "the earlier"
+
+    def make(work: Path, checkpoints: object) -> None:
+        other.mkdir()
+        (other / "mine").write_text("the earlier")
+
+    with pytest.raises(ConfigError, match="model exists already"):
+        make_directory(other, {}, make)
+    late = tmp_path / "late.tsv"
+    with pytest.raises(ConfigError, match="late.tsv exists already"), output_file(late) as (_, result):
+        result.write_text("the later")
+        late.write_text("the earlier")
+    assert late.read_text() == (other / "mine").read_text() == "the earlier"
+    assert not (tmp_path / ".out.tsv.work").exists()
+
+
+def test_work_goes_while_it_is_locked_or_the_next_process_would_lose_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def locked(path: Path, **options: Any) -> None:
+        with pytest.raises(LockedError), Store(tmp_path / ".out.tsv.work").lock():
+            pass
+        seen.append(path.name)
+
+    with output_file(tmp_path / "out.tsv") as (_, result):
+        result.write_text("whole")
+        monkeypatch.setattr("transenc.single.shutil.rmtree", locked)
+    assert seen == [".out.tsv.work"]
+
+
+def test_a_file_whose_command_was_killed_at_its_end_is_there_and_what_is_left_is_named(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out.tsv"
+    out.write_text("whole")
+    (tmp_path / ".out.tsv.work" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"out\.tsv exists already\. .*\.out\.tsv\.work is left of a call"):
+        refuse_existing(out)
 
 
 def test_a_command_killed_after_its_last_rename_is_done(tmp_path: Path) -> None:

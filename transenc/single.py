@@ -29,14 +29,18 @@ def make_directory(out: Path, identity: dict[str, Any], make: Callable[[Path, Ch
         if not store.finished("result", key):
             with store.stage("result", key) as work:
                 make(work, store.checkpoints("result", key))
+        refuse_existing(out)  # it may have come since the work began
         store.path("result").rename(out)
         sync(out.parent)
 
 
 def refuse_existing(out: Path) -> None:
     """Raise ConfigError for a result that would replace what is there or lie in a file; MachineError if forbidden."""
-    if out.exists() or out.is_symlink():
-        raise ConfigError(f"{out} exists already. Choose another --out or remove it.")
+    if _taken(out):
+        told, left = f"{out} exists already. Choose another --out or remove it.", _work_of(out)
+        if left.is_dir():
+            told += f" {left} is left of a call that did not end: remove it, unless it is to go on."
+        raise ConfigError(told)
     there = next(path for path in out.absolute().parents if path.exists())
     if not there.is_dir():
         raise ConfigError(f"{there} is a file, so {out} cannot lie in it. Choose another --out.")
@@ -50,8 +54,13 @@ def output_file(out: Path) -> Iterator[tuple[Store, Path]]:
     with _workshop(out) as store:
         result = store.temporary() / out.name
         yield store, result
+        refuse_existing(out)  # it may have come since the work began
         result.rename(out)
         sync(out.parent)  # before the checkpoints go
+
+
+def _taken(out: Path) -> bool:
+    return out.exists() or out.is_symlink()
 
 
 def _work_of(out: Path) -> Path:
@@ -63,5 +72,10 @@ def _workshop(out: Path) -> Iterator[Store]:
     out.parent.mkdir(parents=True, exist_ok=True)
     store = Store(_work_of(out))
     with store.lock():
+        if _taken(out):  # another process has made it since the caller looked
+            if not any(path.is_dir() for path in store.root.iterdir()):  # only what a lock leaves
+                shutil.rmtree(store.root, ignore_errors=True)
+            refuse_existing(out)
         yield store
-    shutil.rmtree(store.root, ignore_errors=True)
+        # Under the lock: after it, another process may work there.
+        shutil.rmtree(store.root, ignore_errors=True)
