@@ -201,6 +201,21 @@ def test_labels_of_the_target_are_ignored_and_that_is_said(option: str, plm: Pat
     assert set(pairs.sentences) <= set(read_pairs(gold_file, scores="ignored").sentences)
 
 
+def test_target_pairs_that_are_all_gold_are_refused_before_anything_is_trained(
+    plm: Path, gold_file: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "target.tsv"
+    rows = [f"{b} .\t{a}\n" for a, b in read_pairs(gold_file, scores="ignored").rows()]
+    target.write_text("sentence1\tsentence2\n" + "".join(rows))
+    settings = settings_of("augsbert-domain", plm, gold={"source": str(gold_file)}, pairs=str(target))
+    with pytest.raises(DataError, match=rf"All {len(rows)} pairs to label are gold pairs.*--pairs"):
+        inputs_of(settings, plm)
+    target.write_text(f"sentence1\tsentence2\n{rows[0]}a\tb\n")
+    assert len(inputs_of(settings, plm).make_pairs()[0]) == 2
+    also = settings.model_copy(update={"gold": settings.gold.model_copy(update={"weight": 1.0})})
+    assert len(inputs_of(also, plm).make_pairs()[0]) == 2
+
+
 def test_the_target_of_a_task_gives_sentences_and_no_development_labels(plm: Path) -> None:
     inputs = inputs_of(settings_of("augsbert-domain", plm, task="demo", gold={"source": "demo-dev:50"}), plm)
     assert inputs.dev is None and set(inputs.tests) == {"demo"}

@@ -192,7 +192,10 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
         inputs.gold, inputs.said = gold, [*gold.said, *inputs.said]
     if scenario == "domain":
         inputs.said.append(_target_notice(settings, names, measured=bool(tests)))
-    return _sampled(inputs, settings)
+    inputs = _sampled(inputs, settings)
+    if _silver_alone(settings) and "sampler" not in inputs.source:
+        inputs.make_pairs()  # refuses pairs that are all gold, before starts are primed
+    return inputs
 
 
 def _columns(settings: Settings) -> tuple[str, ...]:
@@ -365,7 +368,14 @@ def _without_evaluation(inputs: Inputs, evaluation: Sequence[Pairs | None]) -> I
     return replace(changed, source=inputs.source | left_out, bi_source=inputs.bi_source | left_out)
 
 
+def _silver_alone(settings: Settings) -> bool:
+    """Tell whether students learn from the pairs that a teacher labels, and from no gold ones."""
+    return settings.gold.scenario in ("few", "domain") and settings.gold.weight == 0
+
+
 def _sampled(inputs: Inputs, settings: Settings) -> Inputs:
+    gold = inputs.gold_pairs if _silver_alone(settings) else None
+
     def change(pairs: Pairs, said: list[str]) -> tuple[Pairs, list[str]]:
         most = settings.max_pairs
         if most is not None and len(pairs) > most:
@@ -374,6 +384,11 @@ def _sampled(inputs: Inputs, settings: Settings) -> Inputs:
             said = [*said, f"a seeded sample of {len(pairs):,} of them is used (max_pairs)"]
         if len(pairs) == 0:
             raise DataError("There are no pairs to train on. Give more text, or another --sampler.")
+        if gold is not None and not len(without(pairs, [gold])[0]):
+            raise DataError(
+                f"All {len(pairs):,} pairs to label are gold pairs, of which nothing is trained (gold.weight is 0): "
+                "give other pairs with --pairs or more text with --corpus."
+            )
         return pairs, said
 
     return _then(inputs, change)
