@@ -291,13 +291,21 @@ def test_pairs_of_the_run_are_those_it_was_given(finished: Path) -> None:
     assert list(found.rows()) == list(make_pairs(24).rows())
 
 
-@pytest.mark.parametrize("text", [b"a: [", b"\xff\xfe"])
-def test_settings_that_cannot_be_read_are_damage(text: bytes, run: Path, plm: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"a: [", "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"", "holds no settings"),
+        (b"- cycles", "holds no settings"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_damage(text: bytes, said: str, run: Path, plm: Path) -> None:
     (run / "run.yaml").write_bytes(text)
     runner, _ = small_runner(run, plm, cycles=2)
     with (
         runner.context.store.lock(),
-        pytest.raises(DamagedError, match=r"run.yaml cannot be read.*Remove it"),
+        pytest.raises(DamagedError, match=rf"run.yaml {said}.*Remove it"),
     ):
         record(runner.context)
 
@@ -332,7 +340,17 @@ def test_a_setting_that_has_become_another_kind_is_shown(run: Path, plm: Path) -
 
 def test_a_damaged_choice_between_models_is_named(run: Path) -> None:
     (run / "select/select.json").write_text("{")
-    with pytest.raises(DamagedError, match=r"select\.json differs from what was committed"):
+    with pytest.raises(
+        DamagedError, match=r"select\.json differs .* Remove .*select and run the cycle command"
+    ):
+        models_of(run)
+
+
+def test_a_damaged_best_model_is_named_with_what_makes_it_again(run: Path) -> None:
+    (run / "best/cross/MANIFEST.json").write_text("")
+    with pytest.raises(
+        DamagedError, match=r"best/cross/MANIFEST\.json cannot .* Remove .*best/cross and run"
+    ):
         models_of(run)
 
 

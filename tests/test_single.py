@@ -211,6 +211,9 @@ def test_a_command_killed_after_its_last_rename_is_done(tmp_path: Path) -> None:
     (tmp_path / ".out.work").mkdir()
     with pytest.raises(ConfigError, match="exists already"):
         make_directory(tmp_path / "out", {"x": 2}, make)
+    (tmp_path / "out" / "MANIFEST.json").write_text("")
+    with pytest.raises(ConfigError, match="exists already"):
+        make_directory(tmp_path / "out", {"x": 1}, make)
 
 
 def test_a_file_is_durable_before_its_checkpoints_go_and_leaves_no_part_beside_it(

@@ -105,12 +105,13 @@ def refuse_others(context: Context) -> bool:
     path = root / "run.yaml"
     if not path.exists():
         return False
+    way_on = "Remove it and run the same command again."
     try:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:
-        raise DamagedError(
-            f"{path} cannot be read: {one_line(error)}. Remove it and run the same command again."
-        ) from error
+        raise DamagedError(f"{path} cannot be read: {one_line(error)}. {way_on}") from error
+    if not isinstance(before, dict):
+        raise DamagedError(f"{path} holds no settings. {way_on}")
     if _continues(before, settings):
         return True
     if changes := differences(before, settings):
@@ -121,10 +122,8 @@ def refuse_others(context: Context) -> bool:
     return False
 
 
-def _continues(before: Any, now: Mapping[str, Any]) -> bool:
+def _continues(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Tell whether the only difference is that more cycles are asked for, of a run that has some."""
-    if not isinstance(before, dict):  # an emptied run.yaml
-        return False
     cycles = before.get("cycles")
     more = isinstance(cycles, int) and 0 < cycles < now["cycles"]
     return more and not differences({**before, "cycles": now["cycles"]}, now)

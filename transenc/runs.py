@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from transenc.errors import ConfigError
+from transenc.errors import ConfigError, DamagedError
 from transenc.store import verify
 
 RUNS = Path("runs")
@@ -43,8 +43,15 @@ def models_of(run: Path | None, *, say: Callable[[str], None] = lambda text: Non
         )
     _refuse_parts(run, models)
     for model in models:
-        verify(model)
+        _verify(model)
     return models
+
+
+def _verify(stage: Path) -> None:
+    try:
+        verify(stage)
+    except DamagedError as error:
+        raise DamagedError(f"{error} Remove {stage} and run the cycle command of this run again.") from error
 
 
 def _refuse_parts(run: Path, models: list[Path]) -> None:
@@ -52,7 +59,7 @@ def _refuse_parts(run: Path, models: list[Path]) -> None:
     chosen = run / "select" / "select.json"
     if not chosen.is_file():
         return
-    verify(chosen.parent)
+    _verify(chosen.parent)
     keys = list(json.loads(chosen.read_text(encoding="utf-8"))["chosen"])  # family/student
     have = {p.relative_to(run / "best").parts[0] for p in models}
     missing = [key for key in keys if key.partition("/")[0] not in have]

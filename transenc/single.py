@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transenc.errors import ConfigError, MachineError
-from transenc.store import MANIFEST, Checkpoints, Store, fingerprint, manifest, sync
+from transenc.errors import ConfigError, DamagedError, MachineError
+from transenc.store import Checkpoints, Store, fingerprint, manifest, sync
 
 
 def make_directory(out: Path, identity: dict[str, Any], make: Callable[[Path, Checkpoints], None]) -> None:
@@ -20,7 +20,7 @@ def make_directory(out: Path, identity: dict[str, Any], make: Callable[[Path, Ch
     `.<name>.work` until then.
     """
     key, left = fingerprint(identity), _work_of(out)
-    if left.is_dir() and (out / MANIFEST).is_file() and manifest(out).fingerprint == key:
+    if left.is_dir() and _made_from(out) == key:
         shutil.rmtree(left)  # a process died after its last rename: all is done
         return
     refuse_existing(out)
@@ -57,6 +57,13 @@ def output_file(out: Path) -> Iterator[tuple[Store, Path]]:
         refuse_existing(out)  # it may have come since the work began
         result.rename(out)
         sync(out.parent)  # before the checkpoints go
+
+
+def _made_from(out: Path) -> str | None:
+    try:
+        return manifest(out).fingerprint
+    except DamagedError:  # nothing of ours, or not whole any more
+        return None
 
 
 def _taken(out: Path) -> bool:
