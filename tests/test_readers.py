@@ -445,6 +445,18 @@ def test_the_end_of_a_csv_text_with_line_breaks_is_no_row() -> None:
     assert rejects[1].reason.startswith("a quote of a line above is closed on this line")
 
 
+def test_no_line_of_a_csv_text_with_line_breaks_is_a_row_and_a_stray_quote_takes_its_own_line_alone() -> None:
+    torn = b'"first,\nmiddle one,middle two\n""said"" she,he\nlast",c\n'
+    rejects: list[Reject] = []
+    path = save("p.csv", b"text1,text2\na,b\n" + torn + b'c,d\n"stray,x\ne,f\n6" nail,"g"\nh,i\n')
+    pairs = read_pairs(path, scores="ignored", skip_bad=SkipBad(9), rejects=rejects)
+    assert rows_of(pairs) == [("a", "b"), ("c", "d"), ("e", "f"), ("h", "i")]
+    assert [reject.line for reject in rejects] == [3, 4, 5, 6, 8, 10]
+    assert "still open" in rejects[1].reason and "still open" in rejects[2].reason
+    assert "is closed on this line" in rejects[3].reason
+    assert "is not closed on this line" in rejects[4].reason
+
+
 def test_a_file_of_bad_rows_alone_is_refused_whatever_the_limit() -> None:
     with pytest.raises(DataError, match=r"1 bad row of 1; no row can be used"):
         read_pairs(save("p.txt", b"a"), scores="optional", skip_bad=SkipBad.parse("100%"))

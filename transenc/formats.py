@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from transenc.errors import DataError
 from transenc.lines import BadRow, check_file, one_line, show, text_lines
 
 Column = tuple[str, ...]  # the names that a column may have; the first is the one we write
+Line = tuple[int, str | BadRow]
 Rows = tuple[Iterator[tuple[int, Any]], Callable[[Any], Sequence[object] | None]]
 
 
@@ -49,6 +50,10 @@ def _place(
     return places
 
 
+USE_JSONL = "(text with line breaks: use .jsonl)"
+CLOSED = f"a quote of a line above is closed on this line {USE_JSONL}"
+
+
 class OpenQuote(BadRow):
     """A quote that is not closed on its line, so that the text may go on over line breaks."""
 
@@ -63,15 +68,63 @@ def _split_csv(line: str) -> list[str]:
         return next(csv.reader([line], strict=True), [])
     except csv.Error as error:
         if str(error) == "unexpected end of data":
-            raise OpenQuote(
-                "a quote is not closed on this line (text with line breaks: use .jsonl)"
-            ) from None
+            raise OpenQuote(f"a quote is not closed on this line {USE_JSONL}") from None
         raise BadRow(str(error)) from None
+
+
+def _lone_lines(lines: Iterator[Line]) -> Iterator[Line]:
+    """Yield the lines of a CSV file; all those that a text with line breaks lies on are bad rows."""
+    waiting: deque[Line] = deque()  # looked at already
+
+    def following() -> Iterator[Line]:
+        while line := waiting.popleft() if waiting else next(lines, None):
+            yield line
+
+    for number, line in following():
+        if isinstance(line, BadRow) or '"' not in line:
+            yield number, line
+            continue
+        try:
+            _split_csv(line)
+        except OpenQuote as error:
+            read, closed = _to_the_end(line, following())
+            if closed:
+                yield number, error
+                for inner, _ in read[:-1]:
+                    yield inner, BadRow(f"a quote of a line above is still open on this line {USE_JSONL}")
+                yield read[-1][0], BadRow(CLOSED)
+                continue
+            waiting.extendleft(reversed(read))  # a stray quote: it takes no line but its own
+        except BadRow:
+            pass  # told where the line is parsed
+        yield number, line
+
+
+def _to_the_end(line: str, lines: Iterator[Line]) -> tuple[list[Line], bool]:
+    """Read on from a line with an open quote; return what was read, and whether a quote closes the text.
+
+    No further than the longest text that csv takes, which is 131,072 characters.
+    """
+    read: list[Line] = []
+
+    def text() -> Iterator[str]:
+        yield f"{line}\n"
+        for number, more in lines:
+            read.append((number, more))
+            if isinstance(more, BadRow):
+                return
+            yield f"{more}\n"
+
+    try:
+        next(csv.reader(text(), strict=True))
+    except csv.Error:
+        return read, False
+    return read, True
 
 
 def _table(split: Callable[[str], list[str]]) -> Callable[[Path, Sequence[Column], Sequence[Column]], Rows]:
     def read(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Rows:
-        lines = text_lines(path)
+        lines = text_lines(path) if split is _split_tsv else _lone_lines(text_lines(path))
         number, header = next(lines, (1, ""))
         try:
             if isinstance(header, BadRow):
@@ -93,9 +146,7 @@ def _table(split: Callable[[str], list[str]]) -> Callable[[Path, Sequence[Column
                 raise
             if torn and line.count('"') % 2:
                 torn = False
-                raise BadRow(
-                    "a quote of a line above is closed on this line (text with line breaks: use .jsonl)"
-                )
+                raise BadRow(CLOSED)
             if len(values) != len(found):
                 columns = f"{len(values)} column{'s' * (len(values) != 1)}"
                 raise BadRow(f"{columns}, the header has {len(found)}", "wrong number of columns")
