@@ -23,6 +23,7 @@ from typing import Any
 
 from benchmarks import growth
 from benchmarks.common import Row, machine, say, show
+from transenc import cores
 
 QUICK = (
     "encode",
@@ -103,6 +104,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there is {', '.join(NAMES)}")
+    cores.limit()  # as the commands do; each benchmark's process inherits it
     options = ["--full"] if arguments.full else ["--size", arguments.size] if arguments.size else []
     store = arguments.write.with_suffix(".json") if arguments.write else None
     kept: dict[str, Any] = json.loads(store.read_text()) if store and store.exists() else {}

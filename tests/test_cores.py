@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from tests.runs import run_command
 from transenc import cores
 from transenc.models.device import Compute
+from transenc.samplers.approximate import approximately_nearest
 
 Place = Callable[[str, dict[str, str]], None]
 
@@ -74,15 +78,31 @@ def test_without_control_groups_all_cores_count(place: Place) -> None:
     assert cores.allowed() == 8  # there is no /proc/self/cgroup
 
 
-def test_torch_starts_no_more_threads_than_there_are_cores(place: Place) -> None:
+def test_a_command_starts_no_more_threads_than_there_are_cores(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # given back after the test
+    place("0::/\n", {"cpu.max": "max 100000\n"})
+    assert run_command("--version") == 0
+    assert cores.asked() is None  # what libraries choose by themselves
+    place("0::/\n", {"cpu.max": "300000 100000\n"})
+    assert run_command("--version") == 0
+    assert cores.asked() == 3
+    place("0::/\n", {"cpu.max": "200000 100000\n"})
+    assert run_command("--version") == 0
+    assert cores.asked() == 3  # it may be somebody's choice
+
+
+def test_a_program_that_calls_the_library_keeps_its_own_number_of_threads(place: Place) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
         place("0::/\n", {"cpu.max": "300000 100000\n"})
         Compute.choose("cpu")
-        assert torch.get_num_threads() == 3
-        place("0::/\n", {"cpu.max": "max 100000\n"})
-        Compute.choose("cpu")
-        assert torch.get_num_threads() == 3  # fewer may be somebody's choice
+        assert torch.get_num_threads() == 4
+        if find_spec("faiss") is not None:  # it may share torch's pool
+            rng = np.random.default_rng(0)
+            approximately_nearest(rng.normal(size=(1_000, 8)).astype(np.float32), 2, probes=2)
+            assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)

@@ -28,8 +28,20 @@ def allowed() -> int:
     The limit of a container (docker's --cpus, Kubernetes' limits.cpu) is a share of time: once it is used up, all
     threads stand still until the next period, so more threads than cores are slower than fewer.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([cores, *(math.ceil(share) for share in _shares())]))
+    return max(1, min([_affinity(), *(math.ceil(share) for share in _shares())]))
+
+
+def limit() -> None:
+    """Let what is loaded from here on (torch, numpy) start no more threads than there are cores allowed.
+
+    For commands, whose process is their own; what libraries know by themselves, and what a user asks for, stays.
+    """
+    if asked() is None and (most := allowed()) < _affinity():
+        os.environ["OMP_NUM_THREADS"] = str(most)
+
+
+def _affinity() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shares() -> Iterator[float]:

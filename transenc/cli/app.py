@@ -9,6 +9,7 @@ import traceback
 
 import typer
 
+from transenc import cores
 from transenc.cli import backends, cycle, distill, evaluate, export, label, prime
 from transenc.cli.console import note
 from transenc.cli.help import Command
@@ -83,6 +84,7 @@ def main() -> None:
     gc.set_threshold(20_000, 10, 10)
     # The tokenizer's thread pool is not used around forks here; this only silences its warning about them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    cores.limit()  # they do not see a container's limit
     if "--offline" in sys.argv:  # the hub's client asks for it when it is imported
         os.environ["HF_HUB_OFFLINE"] = "1"
     try:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from transenc.cores import threads
 from transenc.errors import MachineError
 from transenc.models.dropout import CpuDropout
 
@@ -35,12 +34,7 @@ class Compute:
 
     @classmethod
     def choose(cls, device: str = "auto", precision: str = "auto") -> Compute:
-        """Resolve "auto": a CUDA device if there is one; bf16 where the hardware multiplies it fast.
-
-        torch also gets no more threads from here on than this process has cores.
-        """
-        if torch.get_num_threads() > (most := threads()):  # it does not see a container's limit
-            torch.set_num_threads(most)
+        """Resolve "auto": a CUDA device if there is one; bf16 where the hardware multiplies it fast."""
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:

@@ -6,8 +6,10 @@ power 1.5 of the corpus, where that of `semantic` grows with its square.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +49,17 @@ class Approximate:
         return approximately_nearest(embed(sentences, encode), self.k, self.probes)
 
 
+@contextmanager
+def _allowed_threads(faiss: Any) -> Iterator[None]:
+    """Let faiss use the cores that this process may use, for the block: torch may share its pool of threads."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads())
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
 def approximately_nearest(
     embeddings: npt.NDArray[np.float32], k: int, probes: int = 16
 ) -> tuple[Index, Index]:
@@ -59,19 +72,19 @@ def approximately_nearest(
     if cells <= probes:
         return nearest(embeddings, k)
     faiss = import_package("faiss", "faiss-cpu")  # local: an optional package
-    faiss.omp_set_num_threads(threads())
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
-    index.cp.spherical = True  # cells of unit vectors; faiss's own seed makes them the same at each run
-    index.train(embeddings)
-    index.add(embeddings)
-    index.nprobe = probes
-    lefts, rights = [], []
-    for start in range(0, n, BLOCK):
-        queries = np.arange(start, min(start + BLOCK, n))
-        _, found = index.search(embeddings[queries], k + 1 + SPARE)  # (queries, k + 1 + SPARE)
-        there = (found >= 0) & (found != queries[:, None])  # -1: its cells hold fewer
-        left, right = np.repeat(queries, there.sum(axis=1)), found[there]
-        best = ranked(embeddings, left, right, k)
-        lefts.append(left[best])
-        rights.append(right[best])
+    with _allowed_threads(faiss):
+        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
+        index.cp.spherical = True  # cells of unit vectors; faiss's own seed makes them the same at each run
+        index.train(embeddings)
+        index.add(embeddings)
+        index.nprobe = probes
+        lefts, rights = [], []
+        for start in range(0, n, BLOCK):
+            queries = np.arange(start, min(start + BLOCK, n))
+            _, found = index.search(embeddings[queries], k + 1 + SPARE)  # (queries, k + 1 + SPARE)
+            there = (found >= 0) & (found != queries[:, None])  # -1: its cells hold fewer
+            left, right = np.repeat(queries, there.sum(axis=1)), found[there]
+            best = ranked(embeddings, left, right, k)
+            lefts.append(left[best])
+            rights.append(right[best])
     return np.concatenate(lefts), np.concatenate(rights)
