@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from transenc import lines
 from transenc.errors import ConfigError, DataError, MachineError
 from transenc.pairs import Pairs
-from transenc.readers import Reject, SkipBad, read_pairs, read_sentences
+from transenc.readers import Reject, SkipBad, has_scores, read_pairs, read_sentences
 from transenc.writers import SUFFIXES_OUT, WRITERS, write_pairs
 
 HEADER = b"sentence1\tsentence2\tscore\n"
@@ -598,6 +598,18 @@ def test_any_change_to_a_parquet_file_becomes_rows_or_one_error(data: st.DataObj
         read_pairs(save("p.parquet", bytes(content)), scores="optional")
     except DataError as error:
         assert str(error).startswith("p.parquet:")
+
+
+def test_whatever_pyarrow_says_of_a_file_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:  # as of a footer with a flipped bit
+        raise pa.ArrowNotImplementedError("type: \x0f\x1b[31m of\nmore than 64 bits")
+
+    monkeypatch.setattr(pq, "ParquetFile", refuse)
+    path = save("p.parquet", b"PAR1")
+    for read in (lambda: read_pairs(path, scores="optional"), lambda: has_scores(path)):
+        with pytest.raises(DataError) as caught:
+            read()
+        assert str(caught.value) == ("p.parquet: cannot be read as Parquet: type: [31m of more than 64 bits")
 
 
 def test_a_full_disk_names_the_file_that_was_asked_for(

@@ -192,16 +192,22 @@ def _jsonl(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> 
     return text_lines(path), parse
 
 
+def _damage() -> tuple[type[Exception], ...]:
+    """Return what pyarrow raises for a file that is no sound Parquet."""
+    import pyarrow as pa  # local: heavy
+
+    return (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
+
+
 def _parquet(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Rows:
     import pyarrow as pa  # local: heavy, and only this format needs it
     import pyarrow.parquet as pq
 
-    damage = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
     try:
         file = pq.ParquetFile(path)
-    except damage as error:
+        schema = file.schema_arrow
+    except _damage() as error:
         raise DataError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
-    schema = file.schema_arrow
     places = _place(path, schema.names, wanted, optional)
     named = [None if place is None else schema.names[place] for place in places]
     for column, names in zip(named, wanted, strict=True):
@@ -235,7 +241,7 @@ def _parquet(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -
                 for row in zip(*columns, strict=True):
                     number += 1
                     yield number, row
-        except damage as error:
+        except _damage() as error:
             raise DataError(f"{path}:{number + 1}: cannot be read as Parquet: {one_line(error)}") from None
 
     def parse(row: Sequence[object]) -> Sequence[object]:
@@ -274,7 +280,7 @@ def columns_of(path: Path) -> list[str]:
         try:
             names: list[str] = pq.ParquetFile(path).schema_arrow.names
             return names
-        except (OSError, ValueError) as error:  # what is wrong is told where the file is read
+        except _damage() as error:  # what is wrong is told where the file is read
             raise DataError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
     first = next((line for _, line in text_lines(path)), "")
     if isinstance(first, BadRow):

@@ -146,5 +146,6 @@ def show(value: object) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Return the start of an error's text without line breaks."""
-    return " ".join(str(error).split())[:200]
+    """Return the start of an error's text without line breaks and other control characters."""
+    text = "".join(c if c.isprintable() else " " for c in str(error))
+    return " ".join(text.split())[:200]
