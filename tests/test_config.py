@@ -130,9 +130,10 @@ def test_a_value_in_the_place_of_a_group_of_settings_is_refused(
 
 @pytest.mark.parametrize(
     "text",
-    ["a: &x [1]\nb: *x", "a: !!python/object/apply:os.system ['true']", "a: [", "a: b: c"],
-    ids=["alias", "object", "open", "colon"],
-)
+    ["a: &x [1]\nb: *x", "a: !!python/object/apply:os.system ['true']", "a: [", "a: b: c",
+     "a: 2026-13-01", "a: !!int x", "a: !!bool x", "a: " + "9" * 5000],
+    ids=["alias", "object", "open", "colon", "month", "number", "truth", "digits"],
+)  # fmt: skip
 def test_yaml_that_is_broken_or_more_than_data_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="run.yaml"):
         parse_yaml(text, "run.yaml")

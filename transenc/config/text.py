@@ -32,12 +32,13 @@ _Loader.add_implicit_resolver(
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML to plain data; aliases are refused, so that a small file cannot grow without bound."""
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader)):
-            raise ConfigError(f"{where}: YAML aliases are not accepted.")
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
+        aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader))
+        if not aliases:
+            return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except Exception as error:  # of `!!int x` or the date 2026-13-01 what Python's own conversions raise
         reason = " ".join(str(error).split())
         raise ConfigError(f"{where}: not valid YAML: {reason}") from error
+    raise ConfigError(f"{where}: YAML aliases are not accepted.")
 
 
 def load_file(path: Path) -> dict[str, Any]:
