@@ -234,6 +234,20 @@ def test_a_file_is_durable_before_its_checkpoints_go_and_leaves_no_part_beside_i
     assert [p.name for p in tmp_path.iterdir()] == ["out.tsv"]
 
 
+def test_a_failure_leaves_nothing_but_work_that_can_be_continued(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError), output_file(tmp_path / "out.tsv") as (_, path):
+        path.write_text("a part")
+        raise ConfigError("no such model")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError), output_file(tmp_path / "out.tsv") as (store, _):
+        store.checkpoints("scores", "x").save(1, lambda work: None)
+        raise ConfigError("no such second model")
+    with output_file(tmp_path / "out.tsv") as (store, path):
+        assert store.checkpoints("scores", "x").latest() is not None
+        path.write_text("whole")
+    assert [p.name for p in tmp_path.iterdir()] == ["out.tsv"]
+
+
 def test_a_place_where_nothing_can_be_made_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

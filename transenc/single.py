@@ -79,10 +79,13 @@ def _workshop(out: Path) -> Iterator[Store]:
     out.parent.mkdir(parents=True, exist_ok=True)
     store = Store(_work_of(out))
     with store.lock():
-        if _taken(out):  # another process has made it since the caller looked
-            if not any(path.is_dir() for path in store.root.iterdir()):  # only what a lock leaves
-                shutil.rmtree(store.root, ignore_errors=True)
-            refuse_existing(out)
-        yield store
+        try:
+            if _taken(out):  # another process has made it since the caller looked
+                refuse_existing(out)
+            yield store
+        except Exception:
+            if {path.name for path in store.root.iterdir()} <= {"run.lock", "run.holder", "tmp"}:
+                shutil.rmtree(store.root, ignore_errors=True)  # no work to continue: it failed at once
+            raise
         # Under the lock: after it, another process may work there.
         shutil.rmtree(store.root, ignore_errors=True)
