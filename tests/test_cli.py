@@ -570,6 +570,8 @@ def test_a_yaml_file_sets_what_flags_can(run: Any, plm: Path, tmp_path: Path) ->
         (["cycle", "--plm", "PLM", "--task", "demo", "--set", "cycles"], 2, "--set takes key=value"),
         (["cycle", "--plm", "PLM", "--task", "demo", "--device", "gpu9"], 4, "No device 'gpu9' here"),
         (["cycle", "--plm", "PLM", "--task", "demo", "--device", "cuda:7"], 4, "No device 'cuda:7' here"),
+        (["cycle", "--plm", "PLM", "--task", "demo", "--device", "meta"], 4, "No device 'meta' here"),
+        (["cycle", "--plm", "", "--task", "demo"], 2, "A model has no name: name a local directory, a hub"),
         (["cycle", "--plm", "PLM", "--pairs", "none.tsv"], 3, "none.tsv"),
         (["cycle", "--plm", "PLM", "--task", "sts", "--offline"], 3, "--data DIR or TRANSENC_DATA"),
         (["cycle", "--plm", "PLM", "--pairs", "a.tsv", "--corpus", "b.txt"], 2, "not both"),

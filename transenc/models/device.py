@@ -38,7 +38,7 @@ class Compute:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            torch.empty(1, device=device)
+            torch.zeros(1, device=device).item()  # what holds no numbers, "meta", is no device to compute on
         except (RuntimeError, AssertionError) as error:
             have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
             reason = str(error).splitlines()[0]

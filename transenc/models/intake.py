@@ -76,6 +76,10 @@ def resolve(name: str, *, offline: bool = False, judge: bool = False) -> Plm:
 
     judge: it is only to score; that of a plugin's family may then be no transformer.
     """
+    if not name.strip():  # as of an unset shell variable; its path would be the current directory
+        raise ConfigError(
+            f"A model has no name: name a local directory, a hub model, or one of: {_embedded()}."
+        )
     local = Path(name).expanduser()
     if local.is_dir():
         plm = describe(name, local)
