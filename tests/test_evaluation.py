@@ -13,7 +13,7 @@ from tests.conftest import make_pairs
 from transenc.cli.app import main
 from transenc.errors import DataError
 from transenc.evaluation import First, Result, measure, write_mteb
-from transenc.metrics import auc, auc_interval, resampled, spearman
+from transenc.metrics import METRICS, log_odds_interval, resampled, spearman
 from transenc.pairs import Pairs, Scores
 from transenc.writers import write_pairs
 
@@ -141,17 +141,19 @@ def test_the_interval_of_a_gain_is_narrower_than_those_of_both_models() -> None:
     assert two.gain_low <= two.gain <= two.gain_high
 
 
-def test_an_auc_with_a_rare_class_has_the_interval_of_that_class() -> None:
+@pytest.mark.parametrize("name", ["auc", "average_precision"])
+def test_a_metric_of_labels_with_a_rare_class_has_the_interval_of_that_class(name: str) -> None:
+    metric = METRICS[name]
     labels = np.repeat([1, 0], [4, 60]).astype(np.float32)
     sets = {name: make_pairs(64).with_scores(labels) for name in ("a", "b")}
     first = First()
     for seed in (1, 2):
         scores = {name: noisy(labels, seed, 0.8) for name in sets}
-        found = measure("m", "bi", sets, scores, "auc", group="both", first=first)
-        drawn = resampled(auc, scores["a"], labels)
-        expected = auc_interval(drawn, auc(scores["a"], labels), 4)
+        found = measure("m", "bi", sets, scores, name, group="both", first=first)
+        drawn = resampled(metric, scores["a"], labels)
+        expected = log_odds_interval(drawn, metric(scores["a"], labels), 4)
         assert [(r.low, r.high) for r in found] == [pytest.approx(expected)] * 3  # both sets are alike
-    gains = drawn - resampled(auc, noisy(labels, 1, 0.8), labels)
+    gains = drawn - resampled(metric, noisy(labels, 1, 0.8), labels)
     assert found[2].gain is not None
-    ends = auc_interval(gains, found[2].gain, 4, difference=True)
+    ends = log_odds_interval(gains, found[2].gain, 4, difference=True)
     assert (found[2].gain_low, found[2].gain_high) == pytest.approx(ends)

@@ -12,9 +12,9 @@ from transenc.metrics import (
     LARGE,
     METRICS,
     auc,
-    auc_interval,
     average_precision,
     interval,
+    log_odds_interval,
     pearson,
     quality,
     ranks,
@@ -126,7 +126,7 @@ def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say() -> Non
     assert 0.88 <= covered / 200 <= 0.99
 
 
-def test_auc_intervals_of_a_rare_class_cover_the_truth_about_as_often_as_they_say() -> None:
+def test_log_odds_intervals_of_a_rare_class_cover_the_truth_about_as_often_as_they_say() -> None:
     rng, labels = np.random.default_rng(0), np.repeat([1, 0], [5, 100])
     truth = stats.norm.cdf(1.5 / 2**0.5)
     covered = {"percentiles": 0, "log-odds": 0}
@@ -135,32 +135,54 @@ def test_auc_intervals_of_a_rare_class_cover_the_truth_about_as_often_as_they_sa
         drawn, value = resampled(auc, scores, labels, samples=200, seed=i), auc(scores, labels)
         for name, (low, high) in (
             ("percentiles", interval(drawn, value)),
-            ("log-odds", auc_interval(drawn, value, 5)),
+            ("log-odds", log_odds_interval(drawn, value, 5)),
         ):
             covered[name] += low <= truth <= high
     assert covered["percentiles"] < 180
     assert 186 <= covered["log-odds"] <= 199
 
 
+@pytest.mark.parametrize("zeros", [160, LARGE])
+def test_intervals_of_an_average_precision_of_few_ones_cover_the_truth_about_as_often_as_they_say(
+    zeros: int,
+) -> None:
+    rng, labels = np.random.default_rng(0), np.repeat([1, 0], [5, zeros])
+    apart, truth = {160: (2.5, 0.6479), LARGE: (3.5, 0.4327)}[zeros]  # integrated over thresholds
+    covered = {"percentiles": 0, "log-odds": 0}
+    for i in range(100):
+        scores = rng.normal(size=len(labels)) + apart * labels
+        drawn = resampled(average_precision, scores, labels, samples=200, seed=i)
+        value = average_precision(scores, labels)
+        for name, (low, high) in (
+            ("percentiles", interval(drawn, value)),
+            ("log-odds", log_odds_interval(drawn, value, 5)),
+        ):
+            covered[name] += low <= truth <= high
+    assert covered["percentiles"] < 90
+    assert covered["log-odds"] >= 94
+
+
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 39, 10**6])
-def test_with_many_pairs_an_auc_interval_is_the_normal_one(freedom: int) -> None:
+def test_with_many_pairs_an_log_odds_interval_is_the_normal_one(freedom: int) -> None:
     drawn = np.array([0.49, 0.51])
     n = freedom + 1
     half = stats.t.ppf(0.975, freedom) * drawn.std(ddof=1) * (n / freedom) ** 0.5
-    assert auc_interval(drawn, 0.0, n, difference=True) == pytest.approx((-half, half), rel=0.01)
-    low, high = auc_interval(drawn, 0.5, n)
+    assert log_odds_interval(drawn, 0.0, n, difference=True) == pytest.approx((-half, half), rel=0.01)
+    low, high = log_odds_interval(drawn, 0.5, n)
     assert np.log(high / (1 - high)) == pytest.approx(4 * half, rel=0.01)
     assert low == pytest.approx(1 - high)
 
 
 def test_a_perfect_order_and_a_class_of_one_pair_tell_little_of_an_auc() -> None:
     flat = np.ones(100)
-    assert auc_interval(flat, 1.0, 5) == (pytest.approx(0.025**0.2), 1.0)
-    assert auc_interval(0 * flat, 0.0, 5) == (0.0, pytest.approx(1 - 0.025**0.2))
-    assert auc_interval(np.arange(100) / 100, 0.5, 1) == pytest.approx((0, 1), abs=1e-6)
-    assert auc_interval(np.arange(100) / 100, 1 - 1e-9, 1) == pytest.approx((0, 1), abs=1e-6)  # no overflow
-    assert auc_interval(0 * flat, 0.0, 1, difference=True) == (0, 0)
-    assert auc_interval(np.nan * flat, 0.5, 2) == pytest.approx(
+    assert log_odds_interval(flat, 1.0, 5) == (pytest.approx(0.025**0.2), 1.0)
+    assert log_odds_interval(0 * flat, 0.0, 5) == (0.0, pytest.approx(1 - 0.025**0.2))
+    assert log_odds_interval(np.arange(100) / 100, 0.5, 1) == pytest.approx((0, 1), abs=1e-6)
+    assert log_odds_interval(np.arange(100) / 100, 1 - 1e-9, 1) == pytest.approx(
+        (0, 1), abs=1e-6
+    )  # no overflow
+    assert log_odds_interval(0 * flat, 0.0, 1, difference=True) == (0, 0)
+    assert log_odds_interval(np.nan * flat, 0.5, 2) == pytest.approx(
         (0, 1), abs=1e-6
     )  # of many sets with such a class
 
@@ -218,8 +240,9 @@ def test_a_rare_class_of_a_large_set_leads_to_no_precision_beyond_0() -> None:
     gold = np.zeros(LARGE + 1)
     gold[:10] = 1
     scores = np.random.default_rng(0).normal(size=len(gold)) + 2 * gold
-    low, high = bootstrap(average_precision, scores, gold)
-    assert 0 < low < average_precision(scores, gold) < high < 1
+    value = average_precision(scores, gold)
+    low, high = log_odds_interval(resampled(average_precision, scores, gold), value, 10)
+    assert 0 < low < value < high < 1
 
 
 def test_bootstrap_of_a_million_pairs_takes_seconds() -> None:

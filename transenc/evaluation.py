@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transenc.errors import DataError
-from transenc.metrics import METRICS, RESAMPLES, auc_interval, interval, quality, resampled
+from transenc.metrics import METRICS, RESAMPLES, interval, log_odds_interval, quality, resampled
 from transenc.pairs import Pairs, Scores
 from transenc.scorer import Scorer, mean, scores_of
 from transenc.store import write_file
@@ -72,8 +72,8 @@ def _ends(
     *,
     difference: bool = False,
 ) -> tuple[float, float]:
-    if metric == "auc":
-        return auc_interval(resamples, value, rarer, difference=difference)
+    if METRICS[metric].binary:
+        return log_odds_interval(resamples, value, rarer, difference=difference)
     return interval(resamples, value)
 
 

@@ -185,11 +185,7 @@ def _resampled_influence(
     sums = np.bincount(rng.integers(GROUPS, size=len(x)), metric.influence(x, y, value), GROUPS) / len(x)
     times = rng.multinomial(GROUPS, np.full(GROUPS, 1 / GROUPS), size=samples)
     moved: Column = times @ sums
-    if metric is not average_precision or value == 1:
-        return value + moved
-    # Of a rare class it is as skewed as a share: on the scale of log-odds it stays between 0 and 1.
-    odds = value / (1 - value) * np.exp(moved / (value * (1 - value)))
-    return odds / (1 + odds)
+    return value + moved
 
 
 def interval(resamples: Column, value: float) -> tuple[float, float]:
@@ -201,10 +197,10 @@ def interval(resamples: Column, value: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def auc_interval(
+def log_odds_interval(
     resamples: Column, value: float, rarer: int, *, difference: bool = False
 ) -> tuple[float, float]:
-    """Return the 95% interval of a ROC-AUC on the scale of log-odds, or of a difference of two on its own.
+    """Return the 95% interval of a ROC-AUC or an average precision by log-odds, or of a difference of two as it is.
 
     rarer: pairs of the rarer class. Percentiles of few are too short: there the standard deviation of resamples lacks
     a factor, sqrt(n / (n - 1)), and is itself uncertain, for which Student's t stands in place of 1.96. Of a perfect

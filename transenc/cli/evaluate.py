@@ -93,7 +93,7 @@ def evaluate(
             note(f"written: {folder}")
     if not json_:
         several = ", of a difference over the same ones" if len({r.model for r in results}) > 1 else ""
-        kind = "percentile bootstrap" if chosen != "auc" else "bootstrap (of AUC: log-odds, Student's t)"
+        kind = "bootstrap (log-odds, Student's t)" if METRICS[chosen].binary else "percentile bootstrap"
         if any(len(pairs) > LARGE for pairs in sets.values()):
             kind += f", above {LARGE:,} pairs by influence,"
         show(f"{' and '.join(metrics)}, times 100; intervals: 95% {kind} over pairs{several}")
