@@ -14,7 +14,7 @@ from transenc.cli.app import main
 from transenc.errors import DataError
 from transenc.evaluation import First, Result, measure, write_mteb
 from transenc.metrics import METRICS, log_odds_interval, resampled, spearman
-from transenc.pairs import Pairs, Scores
+from transenc.pairs import Pairs, Scores, join
 from transenc.writers import write_pairs
 
 
@@ -157,3 +157,22 @@ def test_a_metric_of_labels_with_a_rare_class_has_the_interval_of_that_class(nam
     assert found[2].gain is not None
     ends = log_odds_interval(gains, found[2].gain, 4, difference=True)
     assert (found[2].gain_low, found[2].gain_high) == pytest.approx(ends)
+
+
+@pytest.mark.parametrize("name", ["spearman", "average_precision"])
+def test_a_pair_that_stands_there_three_times_makes_no_interval_narrower(name: str) -> None:
+    once = make_pairs(60, scored=True)
+    if METRICS[name].binary:
+        once = once.with_scores(np.repeat([1, 0], [6, 54]))
+    again = join([once, once.flipped(), once])
+    scores = [noisy(np.asarray(once.scores), seed, 0.5) for seed in (1, 2)]
+    found = []
+    for pairs, times in ((once, 1), (again, 3)):
+        first = First()
+        for each in scores:
+            found += measure(
+                "m", "bi", {"a": pairs}, {"a": np.tile(each, times)}, name, group="a", first=first
+            )
+    for one, more in ((found[0], found[2]), (found[1], found[3])):
+        assert (more.low, more.high) == pytest.approx((one.low, one.high))
+    assert (found[3].gain_low, found[3].gain_high) == pytest.approx((found[1].gain_low, found[1].gain_high))

@@ -236,6 +236,16 @@ def test_large_sets_have_the_intervals_of_drawn_pairs(name: str, monkeypatch: py
     np.testing.assert_allclose(found, spreads(), rtol=0.1)
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_copies_in_large_sets_are_drawn_together(name: str) -> None:
+    scores, gold = sample(0, n=LARGE + 1, levels=40)
+    if METRICS[name].binary:
+        gold = (gold > 11).astype(np.float32)
+    one, rows = resampled(METRICS[name], scores, gold), np.repeat(np.arange(LARGE + 1), 4)
+    four = resampled(METRICS[name], scores[rows], gold[rows], units=rows)
+    np.testing.assert_allclose(four, one)
+
+
 def test_a_rare_class_of_a_large_set_leads_to_no_precision_beyond_0() -> None:
     gold = np.zeros(LARGE + 1)
     gold[:10] = 1

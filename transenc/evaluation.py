@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from transenc.errors import DataError
 from transenc.metrics import METRICS, RESAMPLES, interval, log_odds_interval, quality, resampled
-from transenc.pairs import Pairs, Scores
+from transenc.pairs import Index, Pairs, Scores
 from transenc.scorer import Scorer, mean, scores_of
 from transenc.store import write_file
 
@@ -54,7 +54,7 @@ class First:
     ) -> dict[str, Any]:
         """Return by how much a value is above the first scorer's, with its interval; nothing for that one itself.
 
-        rarer: pairs of the rarer of two classes.
+        rarer: distinct pairs of the rarer of two classes.
         """
         if (task, metric) not in self.known:
             self.known[task, metric] = value, resamples
@@ -77,6 +77,12 @@ def _ends(
     return interval(resamples, value)
 
 
+def _units(pairs: Pairs) -> Index | None:
+    """Return the number of each distinct pair, in either order; None where all are distinct."""
+    numbers = np.unique(pairs.keys(), return_inverse=True)[1].reshape(-1)
+    return None if numbers.max() + 1 == len(pairs) else numbers
+
+
 def measure(
     model: str,
     family: str,
@@ -96,14 +102,15 @@ def measure(
     results, drawn, rarer = [], [], []
     for name, gold in sets.items():
         assert gold.scores is not None
-        ones = int((gold.scores == 1).sum())
-        rarer.append(min(ones, len(gold) - ones))
+        units = _units(gold)
+        classes = [gold.keys()[gold.scores == 1], gold.keys()[gold.scores != 1]]
+        rarer.append(min(len(np.unique(keys)) for keys in classes))
         try:
             value = quality(metric, scores[name], gold.scores)
         except DataError as error:
             raise DataError(f"{model} on {name}: {error}") from error
         if METRICS[metric].binary or scores[name].min() < scores[name].max():
-            drawn.append(resampled(METRICS[metric], scores[name], gold.scores))
+            drawn.append(resampled(METRICS[metric], scores[name], gold.scores, units=units))
         else:
             drawn.append(np.zeros(RESAMPLES))
             logger.warning(

@@ -158,10 +158,18 @@ def metric_for(gold: npt.ArrayLike) -> str:
 
 
 def resampled(
-    metric: Metric, scores: npt.ArrayLike, gold: npt.ArrayLike, *, samples: int = RESAMPLES, seed: int = 0
+    metric: Metric,
+    scores: npt.ArrayLike,
+    gold: npt.ArrayLike,
+    *,
+    units: npt.NDArray[np.int64] | None = None,
+    samples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Column:
     """Return a metric of pairs drawn with replacement, once a sample (bootstrap: Efron, 1979).
 
+    units: (n,) the number, from 0, of what each pair is a copy of; copies tell nothing more, so they are drawn
+    together. None: every pair is its own.
     NaN where it is undefined: one class, or all equal. As many pairs and the same seed give the same draws, so that
     differences of two scorers' values are paired. Of more than 20,000 pairs the metric's influence is resampled, to
     first order the same, and in groups of pairs: a second in place of minutes for a million.
@@ -169,20 +177,24 @@ def resampled(
     x, y = metric.prepared(scores, gold)
     rng = np.random.default_rng(seed)
     if len(x) > LARGE:
-        return _resampled_influence(metric, x, y, samples, rng)
-    values = np.empty(samples)
+        return _resampled_influence(metric, x, y, units, samples, rng)
+    values, places = np.empty(samples), np.arange(len(x))
+    n = len(x) if units is None else int(units.max()) + 1
     for i in range(samples):
-        drawn = rng.integers(len(x), size=len(x))
+        drawn = rng.integers(n, size=n)
+        if units is not None:
+            drawn = np.repeat(places, np.bincount(drawn, minlength=n)[units])
         values[i] = metric.measure(x[drawn], y[drawn])
     return values
 
 
 def _resampled_influence(
-    metric: Metric, x: Column, y: Column, samples: int, rng: np.random.Generator
+    metric: Metric, x: Column, y: Column, units: Column | None, samples: int, rng: np.random.Generator
 ) -> Column:
-    value = metric.measure(x, y)
+    value, units = metric.measure(x, y), np.arange(len(x)) if units is None else units
     # Files may be sorted: only groups at random vary as pairs do.
-    sums = np.bincount(rng.integers(GROUPS, size=len(x)), metric.influence(x, y, value), GROUPS) / len(x)
+    groups = rng.integers(GROUPS, size=int(units.max()) + 1)[units]
+    sums = np.bincount(groups, metric.influence(x, y, value), GROUPS) / len(x)
     times = rng.multinomial(GROUPS, np.full(GROUPS, 1 / GROUPS), size=samples)
     moved: Column = times @ sums
     return value + moved

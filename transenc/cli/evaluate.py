@@ -96,7 +96,7 @@ def evaluate(
         kind = "bootstrap (log-odds, Student's t)" if METRICS[chosen].binary else "percentile bootstrap"
         if any(len(pairs) > LARGE for pairs in sets.values()):
             kind += f", above {LARGE:,} pairs by influence,"
-        show(f"{' and '.join(metrics)}, times 100; intervals: 95% {kind} over pairs{several}")
+        show(f"{' and '.join(metrics)}, times 100; intervals: 95% {kind} over distinct pairs{several}")
     if fail_under is not None:
         # A model's last result is its average, or its only set.
         finals = {r.model: r for r in results if r.metric == chosen}
