@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.common import in_turn
-from benchmarks.quality import chains, coverage, objectives, priming, students
+from benchmarks.quality import chains, coverage, objectives, priming, selection, students
 from tests.conftest import make_pairs
 from tests.runs import run_small
 from transenc.writers import write_pairs
@@ -130,6 +130,42 @@ def test_rules_of_agreement_are_compared_on_simulated_chains(capsys: pytest.Capt
     assert min(below for below, _ in improving["with the start"]) > 0
     assert chains.main(["--repeats", "2", "--pairs", "60"]) == 0
     assert capsys.readouterr().out.count("(cycle ") == len(chains.RULES) * len(chains.CASES)
+
+
+def test_rules_of_selection_are_compared_on_a_finished_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, rng = tmp_path / "run", np.random.default_rng(0)
+    values = {
+        "prime/s": 0.8,
+        **{f"cycle-{c}/distill-{f}/s": 0.9 - c / 10 for c in (1, 2, 3) for f in ("cross", "bi")},
+    }
+    truth, rows, said = rng.normal(size=40), [], []
+    for path, value in values.items():
+        family, cycle = "cross" if "cross" in path else "bi", int(path[6]) if "cycle" in path else 0
+        row = {
+            "path": path,
+            "family": family,
+            "cycle": cycle,
+            "label": f"cycle {cycle}",
+            "tests": {"t": value},
+        }
+        rows.append(row)
+        (run / "agreement" / path).mkdir(parents=True)
+        near = truth + abs(cycle - 2) * rng.normal(size=40)  # cycle 2 is in the middle of all
+        write_pairs(make_pairs(40).with_scores(near), run / "agreement" / path / "scores.parquet")
+        said.append(json.dumps({"model": str(run / path), "value": cycle / 10}))
+    best = [{"family": "bi", "model": "prime/s"}, {"family": "cross", "model": "cycle-1/distill-cross/s"}]
+    (run / "results.json").write_text(json.dumps({"rows": rows, "best": best}))
+    (tmp_path / "dev.jsonl").write_text("\n".join(said))
+    assert selection.main([str(run), "--dev", str(tmp_path / "dev.jsonl")]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    found = {tuple(line[2:-2].split(" | ")[:2]): line.split(" | ")[2] for line in lines}
+    assert found["bi", "agreement with all, as `--select agreement`"] == "cycle 2: 70.00 (-10.00)"
+    assert found["bi", "the start"] == found["bi", selection.KEPT] == "cycle 0: 80.00 (-0.00)"
+    assert found["cross", selection.KEPT] == "cycle 1: 80.00 (-0.00)"
+    assert found["bi", selection.DEV] == found["bi", "the last cycle"] == "cycle 3: 60.00 (-20.00)"
+    assert len(found) == 2 * (len(chains.RULES) + 2) + 1
 
 
 def test_coverage_counts_the_intervals_that_hold_the_truth() -> None:

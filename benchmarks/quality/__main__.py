@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks.quality import chains, coverage, objectives, priming, students
+from benchmarks.quality import chains, coverage, objectives, priming, selection, students
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "objectives": objectives.main,
@@ -13,6 +13,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "students": students.main,
     "chains": chains.main,
     "coverage": coverage.main,
+    "selection": selection.main,
 }
 
 

@@ -91,17 +91,24 @@ RULES: dict[str, Rule] = {
 }
 
 
-def below_best(chain: Chain) -> dict[str, list[tuple[float, int]]]:
-    """Return for each rule, by family, how far its choice lies below the best (points of Spearman), and its cycle."""
+def choices(chain: Chain) -> dict[tuple[str, str], int]:
+    """Return the place of the model that each rule chooses, by family and rule."""
     agreements = np.array([[agreement(a, b) for b in chain.scores] for a in chain.scores])
-    values = [agreement(scores, chain.truth) for scores in chain.scores]
-    found: dict[str, list[tuple[float, int]]] = {name: [] for name in RULES}
+    found = {}
     for family in ("bi", "cross"):
         places = [i for i in _learnt(chain) if chain.family[i] == family]
-        best = max(values[i] for i in places)
         for name, rule in RULES.items():
-            chosen = max(places, key=lambda i: rule(chain, agreements, i))
-            found[name].append((100 * (best - values[chosen]), (chosen + 1) // 2))
+            found[family, name] = max(places, key=lambda i: rule(chain, agreements, i))
+    return found
+
+
+def below_best(chain: Chain) -> dict[str, list[tuple[float, int]]]:
+    """Return for each rule, by family, how far its choice lies below the best (points of Spearman), and its cycle."""
+    values = [agreement(scores, chain.truth) for scores in chain.scores]
+    best = {f: max(values[i] for i in _learnt(chain) if chain.family[i] == f) for f in ("bi", "cross")}
+    found: dict[str, list[tuple[float, int]]] = {name: [] for name in RULES}
+    for (family, name), chosen in choices(chain).items():
+        found[name].append((100 * (best[family] - values[chosen]), (chosen + 1) // 2))
     return found
 
 
