@@ -346,6 +346,33 @@ def test_prime_label_and_distill_tell_what_they_made_as_json(run: Any, plm: Path
     assert distilled["dev"] is not None
 
 
+def test_prime_takes_pairs_that_belong_together(run: Any, plm: Path, tmp_path: Path) -> None:
+    pairs = make_pairs(20, scored=True)
+    rows = "".join(f"{a}\t{b}\t{s}\n" for (a, b), s in zip(pairs.rows(), pairs.scores, strict=True))  # type: ignore[arg-type]
+    (tmp_path / "qa.tsv").write_text("title\tbody\tscore\n" + rows, encoding="utf-8")
+    options = ["--plm", str(plm), "--pairs", "qa.tsv", "--columns", "title,body", "--out", "primed"]
+    shown = run("prime", *options, "--set", "prime.max_sentences=16", "--set", "prime.batch_size=8")
+    assert shown.code == 0, shown.err
+    assert "primed: primed on 16 pairs, last mean loss" in shown.out
+    assert "qa.tsv has scores, which are not read: every pair is taken as one that belongs" in shown.err
+    assert run("evaluate", "demo", "--model", "primed", "--json").code == 0
+
+
+def test_a_cycle_primes_by_its_own_pairs(run: Any, plm: Path, tmp_path: Path) -> None:
+    write_pairs(make_pairs(88), tmp_path / "pairs.tsv")
+    options = ["--plm", str(plm), "--pairs", "pairs.tsv", "--set", "prime.method=pairs", "--cycles", "1"]
+    label_free = ["--select", "agreement", "--set", "held_out=0.25"]
+    shown = run("cycle", *options, *label_free, "--dry-run", "--json")
+    rows = {row["stage"]: row for row in map(json.loads, shown.out.splitlines())}
+    assert rows["prime/tiny"]["what"] == "pairs"
+    fast = ["--set", "prime.batch_size=8", "--set", "distill.bi.epochs=1", "--run", "run"]
+    shown = run("cycle", *options, *label_free, *fast)
+    assert shown.code == 0, shown.err
+    assert "primed (pairs), bi" in shown.out
+    # A quarter of the pairs are judged on, so 66 of 88 are learnt from; the last, smaller batch is left out.
+    assert json.loads(Path("run/prime/tiny/training.json").read_text())["losses"][-1][0] == 66 // 8
+
+
 def test_export_and_its_engines_work_wherever_a_scorer_does(place: Path, run: Any, tmp_path: Path) -> None:
     shown = run("export", "onnx", "--run", "runs/tiny-demo", "--out", str(tmp_path / "engines"), "--json")
     assert shown.code == 0, shown.err
@@ -921,6 +948,44 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             ["prime", "--plm", "PLM", "--corpus", "far.txt", "--out", "o", "--set", "prime.corpus=none.txt"],
             2,
             "use the setting 'prime.corpus': give --corpus",
+        ),
+        (["prime", "--plm", "PLM", "--out", "o"], 2, "Give either --corpus FILE (sentences) or --pairs FILE"),
+        (
+            ["prime", "--plm", "PLM", "--corpus", "far.txt", "--pairs", "pairs.tsv", "--out", "o"],
+            2,
+            "Give either --corpus FILE (sentences) or --pairs FILE",
+        ),
+        (
+            ["prime", "--plm", "PLM", "--corpus", "far.txt", "--columns", "a,b", "--out", "o"],
+            2,
+            "--columns names those of a file of pairs: give --pairs FILE",
+        ),
+        (
+            ["prime", "--plm", "PLM", "--pairs", "pairs.tsv", "--method", "simcse", "--out", "o"],
+            2,
+            "Priming by 'simcse' takes sentences: give --corpus FILE in place of --pairs FILE, or another",
+        ),
+        (
+            ["prime", "--plm", "PLM", "--corpus", "far.txt", "--method", "pairs", "--out", "o"],
+            2,
+            "Priming by 'pairs' takes pairs of texts: give --pairs FILE, or another --method",
+        ),
+        (
+            ["cycle", "--plm", "PLM", "--corpus", "far.txt", "--set", "prime.method=pairs", "--dry-run"],
+            2,
+            "this run mines its pairs, most of which do not: give --pairs FILE alone",
+        ),
+        (
+            ["cycle", "--plm", "PLM", "--pairs", "pairs.tsv", "--set", "prime.method=pairs"]
+            + ["--recipe", "augsbert-few", "--gold", "stsb-train:50", "--dry-run"],
+            2,
+            "this run has labels: give --pairs FILE alone",
+        ),
+        (
+            ["cycle", "--plm", "PLM", "--pairs", "pairs.tsv", "--set", "prime.method=pairs"]
+            + ["--set", "prime.corpus=far.txt", "--dry-run"],
+            2,
+            "primes on the pairs of the run: leave prime.corpus out",
         ),
         (
             ["prime", "--plm", "PLM", "--corpus", "far.txt", "--out", "o", "--set", "prime.method=none"],

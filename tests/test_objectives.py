@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from transenc.config import OBJECTIVES, UNFIT, build
@@ -159,6 +160,16 @@ def test_names_may_be_written_with_a_hyphen() -> None:
 def test_averages_that_do_not_exist_are_refused(average: str) -> None:
     with pytest.raises(ConfigError, match=r"distill.bi.average.*there are: none, ema:0.999"):
         build({"plm": ["x"], "distill": {"bi": {"average": average}}})
+
+
+def test_what_is_no_negative_leaves_the_sum_of_info_nce() -> None:
+    first, second = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    logits = F.cosine_similarity(first[:, None], second, dim=-1) / 0.1
+    alike = torch.tensor([[True, True, False], [False, True, False], [True, False, True]])
+    kept = [logits[0, [0, 2]], logits[1, [1, 0, 2]], logits[2, [2, 1]]]  # each row's own first
+    expected = torch.stack([torch.logsumexp(row, 0) - row[0] for row in kept]).mean()
+    assert info_nce(first, second, 0.1, alike).item() == pytest.approx(expected.item(), abs=1e-6)
+    assert info_nce(first, second, 0.1, torch.eye(3, dtype=torch.bool)) == info_nce(first, second, 0.1)
 
 
 @pytest.mark.parametrize("loss", [info_nce, nt_xent])

@@ -47,20 +47,22 @@ def test_distil_compares_seeds_on_development_data(plm: Path, tmp_path: Path) ->
         )
 
 
-@pytest.mark.parametrize("what", ["prime", "distill"])
+@pytest.mark.parametrize("what", ["prime", "prime by pairs", "distill"])
 def test_a_stopped_command_continues_to_the_same_bytes(what: str, plm: Path, tmp_path: Path) -> None:
     fast = {"batch_size": 8, "max_length": 16}
     settings = build(
         {
             "plm": [str(plm)],
             "precision": "fp32",
-            "prime": {"method": "simcse", **fast},
+            "prime": {"method": "pairs" if "pairs" in what else "simcse", **fast},
             "distill": {"bi": fast},
         }
     )
-    pairs = make_pairs(16, scored=True)
+    pairs = make_pairs(32 if "pairs" in what else 16, scored=True)
 
     def work(out: Path, **options: Any) -> Any:
+        if what == "prime by pairs":
+            return prime_to(settings, pairs, out, device="cpu", **options)
         if what == "prime":
             return prime_to(settings, list(pairs.sentences), out, device="cpu", **options)
         return distill_to(settings, "bi", pairs, None, out, device="cpu", **options)

@@ -24,7 +24,7 @@ from transenc.pairs import Pairs
 from transenc.stages import prime as prime_module
 from transenc.stages.distill import distill_model
 from transenc.stages.label import score_pairs
-from transenc.stages.prime import choose, mean_tokens, prime_model, whitened_embeddings
+from transenc.stages.prime import choose, mean_tokens, no_negatives, prime_model, whitened_embeddings
 from transenc.stages.views import (
     delete_tokens,
     drop_heads,
@@ -188,12 +188,49 @@ def test_priming_pulls_the_two_views_together(method: str, plm: Path) -> None:
     settings = build(
         {"plm": ["x"], "prime": {"method": method, "batch_size": 32, "learning_rate": 1e-3, "epochs": 6}}
     ).prime
-    sentences = list(make_pairs(80).sentences)
+    pairs = make_pairs(80)
     run = fitting(settings)
     run.report = lambda progress: losses.append(progress.loss)
     losses: list[Any] = []
-    prime_model(model, sentences, settings, run)
+    prime_model(model, pairs if method == "pairs" else list(pairs.sentences), settings, run)
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_pairs_are_learnt_as_by_multiple_negatives_ranking(repeated: bool, plm: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    model = BiFamily().create(plm, compute=CPU, max_length=16, pooling="mean")
+    model.save(tmp_path / "start")
+    pairs = make_pairs(12)
+    if repeated:  # where one right side belongs to two left ones, they must not tell it apart
+        pairs = Pairs.from_rows(
+            [a for a, _ in pairs.rows()], [b for _, b in pairs.take(np.arange(12) // 2).rows()]
+        )
+    values = {"method": "pairs", "batch_size": 12, "dropout": 0.0, "temperature": 0.04}
+    settings = build({"plm": ["x"], "prime": values}).prime
+    run, losses = fitting(settings), []
+    run.report = lambda progress: losses.append(progress.loss)
+    prime_model(model, pairs, settings, run)
+
+    peer = SentenceTransformer(str(tmp_path / "start"), device="cpu", local_files_only=True).eval()
+    loss = MultipleNegativesRankingLoss(peer, scale=1 / 0.04)
+    features = [peer.preprocess(column) for column in map(list, zip(*pairs.rows(), strict=True))]
+    theirs = loss(features, torch.tensor(0))
+    if repeated:
+        assert losses[0] < theirs.item() - 0.01
+    else:
+        assert losses == pytest.approx([theirs.item()], abs=1e-5)
+
+
+def test_what_belongs_to_a_sentence_is_none_of_its_negatives() -> None:
+    rows = [("a", "b"), ("c", "d"), ("A!", "e"), ("f", "a"), ("d", "g"), ("h", "i")]
+    found = no_negatives(Pairs.from_rows(*zip(*rows, strict=True)))(np.array([0, 1, 2, 3, 4]))
+    alike = {(i, j) for i, j in zip(*np.nonzero(found), strict=True) if i != j}
+    assert found.diagonal().all()
+    # To "a" belong "b", "e" and, in the fourth pair, "a" itself; to "d" in the last one that of the second.
+    assert alike == {(0, 2), (0, 3), (2, 0), (2, 3), (4, 1)}
 
 
 @pytest.mark.parametrize("arch", ["albert", "modernbert", "bert"])
@@ -270,8 +307,8 @@ def test_without_dropout_nothing_random_is_left_in_a_step(plm: Path, family: str
 
 def test_too_many_sentences_are_sampled_by_seed() -> None:
     sentences = [str(i) for i in range(100)] * 2
-    assert choose(sentences, 10, 1) == choose(sentences, 10, 1)
-    assert choose(sentences, 10, 1) != choose(sentences, 10, 2)
+    assert choose(sentences, 10, 1).sentences == choose(sentences, 10, 1).sentences
+    assert choose(sentences, 10, 1).sentences != choose(sentences, 10, 2).sentences
     assert len(choose(sentences, 1000, 1)) == 100
 
 
@@ -280,6 +317,8 @@ def test_one_sentence_cannot_be_primed_on(plm: Path) -> None:
     settings = PrimeSettings(method="simcse")
     with pytest.raises(DataError, match="needs at least 2 different sentences, not 1"):
         prime_model(model, ["a", "a"], settings, fitting(settings))
+    with pytest.raises(DataError, match="needs at least 2 different pairs, not 1"):
+        prime_model(model, Pairs.from_rows(["a", "b", "a"], ["b", "a", "a"]), settings, fitting(settings))
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,9 @@ def plan(
 def _primed(settings: Settings, student: Student, source: str, *, dev: bool) -> Stage:
     """Return the stage that primes a student on the sentences of the stage `source`, or takes it as it is."""
     prime = settings.prime.model_copy(update={"method": student.prime})
-    chosen = prime.model_dump() if student.prime != "none" else {"method": "none"}
+    chosen: dict[str, Any] = prime.model_dump() if student.prime != "none" else {"method": "none"}
+    if student.prime == "pairs" and settings.select == "agreement":  # the pairs that are judged on
+        chosen["held_out"] = settings.held_out
     about = {**chosen, "pooling": settings.pooling, "dev": dev}
     return Stage(f"prime/{student.name}", "prime", about, (source,), student.name, "bi")
 

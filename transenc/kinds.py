@@ -135,10 +135,22 @@ def _prime(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
     fitted = Fitted()
     if not tuned:
         settings = PrimeSettings.model_validate(values)
-        sentences = runner.sentences or runner.pairs.sentences
+        texts: Sequence[str] | Pairs = runner.sentences or runner.pairs.sentences
+        if settings.method == "pairs":
+            texts = _split(runner, stage, runner.pairs)[0]
         run = _fit(runner, stage, settings, identity, lambda: context.measure(encoder))
-        fitted = prime_model(encoder, sentences, settings, run)
+        fitted = prime_model(encoder, texts, settings, run)
     return _save(runner, encoder, stage, out, fitted)
+
+
+def _split(runner: Runner, stage: Stage, pairs: Pairs) -> tuple[Pairs, Pairs | None]:
+    """Return the pairs that a stage trains on, and those that it is judged on if the models are chosen by these."""
+    if "held_out" not in stage.settings:
+        return pairs, None
+    places = held_out(len(pairs), stage.settings["held_out"], runner.context.settings.seed)
+    held = pairs.take(places)
+    # Pairs may repeat, and stand there in both orders.
+    return without(pairs.take(np.delete(np.arange(len(pairs)), places)), [held])[0], held
 
 
 def _label(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
@@ -209,13 +221,7 @@ def _distill(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
     settings: DistillSettings = type(getattr(context.settings.distill, str(stage.family))).model_validate(
         values
     )
-    silver = runner.labelled(stage.needs[0])
-    held: Pairs | None = None
-    if "held_out" in stage.settings:
-        places = held_out(len(silver), stage.settings["held_out"], context.settings.seed)
-        held = silver.take(places)
-        # Pairs may repeat, and stand there in both orders.
-        silver, _ = without(silver.take(np.delete(np.arange(len(silver)), places)), [held])
+    silver, held = _split(runner, stage, runner.labelled(stage.needs[0]))
     starts = {"base": context.plms[str(stage.student)].path, "primed": store.path(stage.needs[1])}
     starts["previous"] = store.path(stage.needs[-1])
     pooling = _pooling(runner, stage) if settings.start == "base" else None
@@ -395,13 +401,15 @@ def _fit(
     runner: Runner, stage: Stage, settings: FitSettings, identity: str, measure: Callable[[], float]
 ) -> Fit:
     context = runner.context
+    # Priming has no labels to agree with on the pairs that are held out.
+    judged = stage.settings["dev"] or (stage.kind == "distill" and "held_out" in stage.settings)
     return Fit(
         settings,
         context.compute,
         context.settings.seed,
         stage.name,
         checkpoints=context.store.checkpoints(stage.name, identity),
-        evaluate=measure if stage.settings["dev"] or "held_out" in stage.settings else None,
+        evaluate=measure if judged else None,
         stop=context.stop,
         report=context.report,
         checkpoint_every=context.checkpoint_every,

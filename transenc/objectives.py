@@ -115,10 +115,16 @@ def _cosines(first: Tensor, second: Tensor) -> Tensor:
         return F.normalize(first.float(), dim=-1) @ F.normalize(second.float(), dim=-1).T
 
 
-def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Return InfoNCE of two (batch, dim) views over in-batch negatives, one direction (SimCSE, equation 1)."""
+def info_nce(first: Tensor, second: Tensor, temperature: float, alike: Tensor | None = None) -> Tensor:
+    """Return InfoNCE of two (batch, dim) views over in-batch negatives, one direction (SimCSE, equation 1).
+
+    alike: (batch, batch), true where the second view of a column is no negative of a row's first.
+    """
     logits = _cosines(first, second) / temperature  # (batch, batch)
-    return F.cross_entropy(logits, torch.arange(len(first), device=first.device))
+    own = torch.arange(len(first), device=first.device)
+    if alike is not None:
+        logits = logits.masked_fill(alike & (own[:, None] != own), float("-inf"))
+    return F.cross_entropy(logits, own)
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:

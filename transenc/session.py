@@ -81,6 +81,7 @@ class Session:
         sentences = read_sentences([Path(given)], skip_bad=skip) if given else None
         by_dev = settings.select == "dev" and inputs.dev is not None
         _check_labels_wanted(settings, dev=by_dev)
+        _check_positives(settings, inputs)
         gold = inputs.gold
         if gold is not None:
             found = {"labels": "binary" if gold.binary else "graded"}
@@ -244,6 +245,20 @@ def _check_labels_wanted(settings: Settings, *, dev: bool) -> None:
             way_on = "give --dev FILE (or a --task that has some) with --select dev."
         raise ConfigError(
             f"{tried[0]}.trials compares seeds, and there is nothing to compare them by: {way_on}"
+        )
+
+
+def _check_positives(settings: Settings, inputs: Inputs) -> None:
+    """Refuse priming by pairs where a run is given none that belong together, or is to prime on other text."""
+    if settings.prime.method != "pairs":
+        return
+    if settings.prime.corpus:
+        raise ConfigError("prime.method=pairs primes on the pairs of the run: leave prime.corpus out.")
+    if settings.gold.source or "sampler" in inputs.source:
+        kind = "has labels" if settings.gold.source else "mines its pairs, most of which do not"
+        raise ConfigError(
+            f"prime.method=pairs takes pairs that belong together, and this run {kind}: give --pairs FILE alone or a "
+            "--task that has pairs, or prime first, by `transenc prime --pairs FILE`."
         )
 
 

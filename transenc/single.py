@@ -79,13 +79,19 @@ def _workshop(out: Path) -> Iterator[Store]:
     out.parent.mkdir(parents=True, exist_ok=True)
     store = Store(_work_of(out))
     with store.lock():
+        if _taken(out):  # another process has made it since the caller looked
+            _clear_idle(store)
+            refuse_existing(out)
         try:
-            if _taken(out):  # another process has made it since the caller looked
-                refuse_existing(out)
             yield store
         except Exception:
-            if {path.name for path in store.root.iterdir()} <= {"run.lock", "run.holder", "tmp"}:
-                shutil.rmtree(store.root, ignore_errors=True)  # no work to continue: it failed at once
+            _clear_idle(store)
             raise
         # Under the lock: after it, another process may work there.
+        shutil.rmtree(store.root, ignore_errors=True)
+
+
+def _clear_idle(store: Store) -> None:
+    """Remove a store that has no work to continue: nothing but what a lock leaves."""
+    if {path.name for path in store.root.iterdir()} <= {"run.lock", "run.holder", "tmp"}:
         shutil.rmtree(store.root, ignore_errors=True)

@@ -41,7 +41,7 @@ def _pooling(settings: Settings, own: str | None) -> str | None:
 @random_state_kept()
 def prime_to(
     settings: Settings,
-    sentences: Sequence[str],
+    texts: Sequence[str] | Pairs,
     out: Path,
     *,
     device: str = "auto",
@@ -49,13 +49,24 @@ def prime_to(
     stop: StopFlag | None = None,
     report: Report = lambda progress: None,
 ) -> Fitted:
-    """Prime `settings.plm[0]` on sentences and write the bi-encoder directory `out`."""
+    """Prime `settings.plm[0]` on sentences, or on pairs that belong together, and write the bi-encoder `out`.
+
+    Raises ConfigError for pairs under another method than "pairs", and for sentences under that.
+    """
+    paired = isinstance(texts, Pairs)
+    if paired != (settings.prime.method == "pairs"):
+        takes = "sentences: give --corpus FILE in place of" if paired else "pairs of texts: give"
+        raise ConfigError(
+            f"Priming by '{settings.prime.method}' takes {takes} --pairs FILE, or another --method."
+        )
+    sentences = texts.sentences if isinstance(texts, Pairs) else list(texts)
     compute = Compute.choose(device, settings.precision)
     plm = resolve(settings.plm[0], offline=offline)
     settings, longer = with_lengths(settings, [plm.path], sentences, ["prime"])
     identity = {
         "prime": settings.prime.model_dump(), "pooling": settings.pooling, "seed": settings.seed,
-        "precision": compute.precision, "plm": plm_digest(plm.path), "sentences": list(sentences),
+        "precision": compute.precision, "plm": plm_digest(plm.path),
+        **({"pairs": pairs_digest(texts)} if isinstance(texts, Pairs) else {"sentences": sentences}),
     }  # fmt: skip
 
     def make(work: Path, checkpoints: Checkpoints) -> None:
@@ -70,7 +81,7 @@ def prime_to(
         )
         run = Fit(settings.prime, compute, settings.seed, "prime", checkpoints=checkpoints, report=report)
         run.stop = stop or StopFlag()
-        fitted = prime_model(encoder, sentences, settings.prime, run)
+        fitted = prime_model(encoder, texts, settings.prime, run)
         encoder.save(work)
         save_history(work, fitted)
 

@@ -1,6 +1,7 @@
 """Compare priming methods: the raw start (mean pooling), then each method over seeds, on a task's test sets.
 
-The sentences are those of the task's training pairs. Finished measurements are in a JSONL file and are skipped.
+The sentences are those of the task's training pairs; `pairs` takes the pairs themselves. Finished measurements are in
+a JSONL file and are skipped.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from transenc.errors import ConfigError, TransencError
 from transenc.interrupt import StopFlag, stop_on_signals
 from transenc.metrics import METRICS
 from transenc.models.loading import load_scorer
+from transenc.pairs import Pairs
 from transenc.single_stages import prime_to
 from transenc.store import fingerprint
 
@@ -36,8 +38,8 @@ def measure(method: str, seed: int, options: argparse.Namespace, stop: StopFlag)
         where = options.work / f"{method}-{seed}"
         shutil.rmtree(where, ignore_errors=True)
         began = time.monotonic()
-        sentences = sentences_of(options)
-        prime_to(build(merge(own, from_assignments(options.set))), sentences, where, offline=True, stop=stop)
+        texts = texts_of(method, options)
+        prime_to(build(merge(own, from_assignments(options.set))), texts, where, offline=True, stop=stop)
         seconds = time.monotonic() - began
     name = options.plm if method == RAW else str(where)
     scorer = load_scorer(name, offline=True)
@@ -49,12 +51,13 @@ def measure(method: str, seed: int, options: argparse.Namespace, stop: StopFlag)
     return {"tests": found, "average": statistics.mean(found.values()), "seconds": seconds}
 
 
-def sentences_of(options: argparse.Namespace) -> Sequence[str]:
-    """Return the sentences of the training pairs, without evaluated pairs when asked for, or the task's corpus."""
+def texts_of(method: str, options: argparse.Namespace) -> Sequence[str] | Pairs:
+    """Return the training pairs or their sentences, without evaluated pairs when asked for, or the task's corpus."""
     task = tasks.get(options.task)
     if task.corpus:
         return tasks.corpus(task, options.data, offline=True)
-    return tasks.pool(task, options.data, inductive=options.inductive, offline=True).sentences
+    pool = tasks.pool(task, options.data, inductive=options.inductive, offline=True)
+    return pool if method == "pairs" else pool.sentences
 
 
 def table(rows: Sequence[Row], options: argparse.Namespace) -> str:

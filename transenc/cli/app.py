@@ -25,9 +25,9 @@ app = typer.Typer(
 app.command("cycle", cls=Command, short_help="Run the whole method: pairs, labels, training, evaluation.")(
     cycle.cycle
 )
-app.command("prime", cls=Command, short_help="Prime a bi-encoder on plain sentences (SimCSE, Mirror-BERT).")(
-    prime.prime
-)
+app.command(
+    "prime", cls=Command, short_help="Prime a bi-encoder on sentences or on pairs that belong together."
+)(prime.prime)
 app.command("label", cls=Command, short_help="Score pairs, given or mined, with one or several models.")(
     label.label
 )
@@ -89,9 +89,7 @@ def main() -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         _check_utf8(sys.argv)
-        app(
-            prog_name="transenc"
-        )  # as `python -m transenc` too: of its own name no shell could make a completion
+        app(prog_name="transenc")  # as `python -m transenc` too, of whose own name no shell makes a completion
     except TransencError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -27,6 +27,7 @@ transenc cycle --plm minilm --recipe augsbert-few --gold my-scored-pairs.tsv
 """,
     "prime": """\
 transenc prime --plm roberta-base --corpus my-sentences.txt --out my-primed
+transenc prime --plm roberta-base --pairs questions-and-answers.tsv --out my-primed
 """,
     "label": """\
 transenc label --pairs my-pairs.tsv --teacher my-cross --out silver.tsv

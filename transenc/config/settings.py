@@ -106,9 +106,9 @@ class FitSettings(Frozen):
 class PrimeSettings(FitSettings):
     """Contrastive priming; METHODS has what each method changes here, and its source."""
 
-    method: Literal["auto", "none", "simcse", "esimcse", "mirror", "mirror-drophead", "whitening"] = Field(
-        "auto", description="auto: simcse, or none for a start that is tuned for similarity already."
-    )
+    method: Literal[
+        "auto", "none", "simcse", "esimcse", "mirror", "mirror-drophead", "whitening", "pairs"
+    ] = Field("auto", description="auto: simcse, or none for a start that is tuned for similarity already.")
     batch_size: int = Field(64, ge=2, description="Sentences a step; each is the others' negative.")
     learning_rate: float = Field(3e-5, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW decay.")
@@ -134,7 +134,9 @@ class PrimeSettings(FitSettings):
     drop_heads: float = Field(
         0.0, ge=0, lt=1, description="Share of attention heads off in each view (DropHead); 0 off."
     )
-    max_sentences: int = Field(100_000, ge=2, description="At most this many sentences, a seeded sample.")
+    max_sentences: int = Field(
+        100_000, ge=2, description="At most this many sentences (or pairs), a seeded sample."
+    )
     corpus: str | None = Field(
         None, description="Sentence file to prime on; null: the sentences of the pairs."
     )
@@ -334,6 +336,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "mirror-drophead": _MIRROR | {"dropout": 0.0, "drop_heads": 0.2},
     # Ours, after Su et al. 2021: the encoder learns the cosines of its own whitened mean word embeddings.
     "whitening": {"dropout": 0.0, "head": False, "delete": 0.6},
+    # Henderson et al. 2017, with the rate of sentence-transformers' MultipleNegativesRankingLoss, its scale of 20.
+    "pairs": {"head": False, "learning_rate": 2e-5, "weight_decay": 0.01},
 }
 
 BY_TEXT: dict[str, Any] = {  # what leaves every length to the text (lengths.py)

@@ -1,11 +1,12 @@
-"""Prime a bi-encoder: pull two views of the same sentence together, push other sentences away."""
+"""Prime a bi-encoder: pull two views of the same sentence, or the sides of a pair, together, push others away."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from transenc.models.bi import BiEncoder
 from transenc.models.tokens import Tokens
 from transenc.models.transformer import position_limit
 from transenc.objectives import cosine_matrix_mse, info_nce, nt_xent
-from transenc.pairs import Index
+from transenc.pairs import Index, Pairs, plain
 from transenc.seeds import derive, random_state_kept
 from transenc.stages.readable import warn_of_cut
 from transenc.stages.views import (
@@ -33,12 +34,19 @@ logger = logging.getLogger(__name__)
 
 
 @random_state_kept()
-def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSettings, run: Fit) -> Fitted:
-    """Train `encoder` in place on distinct sentences: a view of each against a second one and against the others."""
-    chosen = choose(sentences, settings.max_sentences, derive(run.seed, run.stage, "sentences"))
-    if len(chosen) < 2:
-        raise DataError(f"{run.stage}: priming needs at least 2 different sentences, not {len(chosen)}.")
-    settings = settings.model_copy(update={"batch_size": min(settings.batch_size, len(chosen))})
+def prime_model(
+    encoder: BiEncoder, texts: Sequence[str] | Pairs, settings: PrimeSettings, run: Fit
+) -> Fitted:
+    """Train `encoder` in place on distinct sentences: a view of each against a second one and against the others.
+
+    Of pairs the sides are the views: a left one is pulled to its right one and pushed away from those of others.
+    """
+    examples = choose(texts, settings.max_sentences, derive(run.seed, run.stage, "sentences"))
+    paired, chosen = isinstance(texts, Pairs), examples.sentences
+    if len(examples) < 2:
+        what = "pairs" if paired else "sentences"
+        raise DataError(f"{run.stage}: priming needs at least 2 different {what}, not {len(examples)}.")
+    settings = settings.model_copy(update={"batch_size": min(settings.batch_size, len(examples))})
     run.settings, run.changed = settings, encoder.transformer.changed
     torch.manual_seed(derive(run.seed, run.stage, "head"))
     dim = encoder.dim
@@ -47,6 +55,7 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
     tokens = encoder.transformer.tokens(chosen)
     warn_of_cut(tokens, encoder.transformer.max_length, run.stage, "prime")
     loss = nt_xent if settings.method.startswith("mirror") else info_nce
+    alike = no_negatives(examples) if paired else None
 
     whitened = whitened_embeddings(encoder.module, tokens) if settings.method == "whitening" else None
     special = encoder.transformer.tokenizer.all_special_ids
@@ -54,10 +63,10 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
     everything = np.arange(settings.batch_size)
 
     def loss_of(index: Index) -> Tensor:
-        own, at, other, other_at = tokens, index, tokens, index
+        own, at, other, other_at = tokens, examples.left[index], tokens, examples.right[index]
         if settings.span_mask:
             masked = mask_spans(
-                [chosen[i] for i in index],
+                [chosen[i] for i in other_at],
                 encoder.transformer.tokenizer,
                 settings.span_mask,
                 settings.span_unit,
@@ -81,16 +90,19 @@ def prime_model(encoder: BiEncoder, sentences: Sequence[str], settings: PrimeSet
                 mean_tokens(whitened, own, at),
                 mean_tokens(whitened, other, other_at),
             )
+        if alike is not None:
+            known = torch.from_numpy(alike(index)).to(first.device)
+            return info_nce(head(first), head(second), settings.temperature, known)
         return loss(head(first), head(second), settings.temperature)
 
     if not settings.span_mask:  # a word that is cut through has other pieces
         run.words = encoder.transformer.words(tokens)
     p = settings.dropout
-    if p is None and whitened is None and not has_dropout(encoder.module):
+    if p is None and whitened is None and not paired and not has_dropout(encoder.module):
         p = DROPOUT  # as in the papers: without any, the views of SimCSE are the same vector
         logger.info("%s: the model has no dropout of its own; views are made with %g.", run.stage, p)
     with dropout(encoder.module, p), drop_heads(encoder.transformer, settings.drop_heads):
-        return fit(module, len(chosen), loss_of, run)
+        return fit(module, len(examples), loss_of, run)
 
 
 def whitened_embeddings(module: nn.Module, tokens: Tokens) -> Tensor:
@@ -121,10 +133,33 @@ def mean_tokens(table: Tensor, tokens: Tokens, index: Index) -> Tensor:
     return nn.functional.embedding_bag(flat.to(table.device), table, starts.to(table.device), mode="mean")
 
 
-def choose(sentences: Sequence[str], most: int, seed: int) -> list[str]:
-    """Return at most `most` distinct sentences, a seeded sample in their first order."""
-    distinct = list(dict.fromkeys(sentences))
-    if len(distinct) <= most:
-        return distinct
-    kept = np.random.default_rng(seed).choice(len(distinct), most, replace=False)
-    return [distinct[i] for i in np.sort(kept)]
+def no_negatives(pairs: Pairs) -> Callable[[Index], npt.NDArray[np.bool_]]:
+    """Return what tells which right sides of the pairs at (n,) indices are no negatives of which left ones, (n, n).
+
+    Those are the sentence itself and all that stand in a pair with it, in either order and in any batch. Case,
+    punctuation and spaces make no other sentence (`plain`).
+    """
+    names = [plain(sentence) for sentence in pairs.sentences]
+    same = Pairs.from_rows((names[i] for i in pairs.left), (names[j] for j in pairs.right))
+    known = np.unique(same.keys())
+
+    def alike(index: Index) -> npt.NDArray[np.bool_]:
+        n = len(index)
+        left, right = np.repeat(same.left[index], n), np.tile(same.right[index], n)
+        keys = Pairs(same.sentences, left, right).keys()
+        found = known.take(np.searchsorted(known, keys), mode="clip") == keys
+        return np.asarray(found | (left == right), np.bool_).reshape(n, n)
+
+    return alike
+
+
+def choose(texts: Sequence[str] | Pairs, most: int, seed: int) -> Pairs:
+    """Return at most `most` different pairs, or sentences, each paired with itself: a seeded sample in order."""
+    if isinstance(texts, Pairs):
+        found = texts.unique()
+    else:
+        distinct = list(dict.fromkeys(texts))
+        found = Pairs(distinct, np.arange(len(distinct)), np.arange(len(distinct)))
+    if len(found) <= most:
+        return found
+    return found.take(np.sort(np.random.default_rng(seed).choice(len(found), most, replace=False)))
