@@ -110,3 +110,28 @@ def test_a_pair_is_read_to_where_either_side_may_be_long(tmp_path: Path) -> None
     path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 256}))
     assert lengths(start, SHORT + ["dog " * 38] * 20) == (48, 48, 96, 96)
     assert lengths(start, SHORT + ["dog " * 60] * 9) == (32, 32, 64, 64)
+
+
+def test_priming_reads_what_its_corpus_and_the_pairs_ask_for(
+    plm: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "transenc")
+    files = {"short": "a dog runs", "long": "dog " * 40}
+    for name, text in files.items():
+        rows = [f"{n} {text}" for n in range(20)]
+        (tmp_path / f"{name}.txt").write_text("\n".join(rows), encoding="utf-8")
+        (tmp_path / f"{name}-pairs.txt").write_text(
+            "\n".join(f"{row}||{row} b" for row in rows), encoding="utf-8"
+        )
+
+    def read(pairs: str, corpus: str) -> tuple[int | None, int | None]:
+        values = {"plm": [str(plm)], "recipe": "self", "pairs": str(tmp_path / f"{pairs}-pairs.txt")}
+        settings = settings_for({**values, "prime": {"corpus": str(tmp_path / f"{corpus}.txt")}})
+        found = Session.open(settings, root=tmp_path / "run", device="cpu", dry_run=True).settings
+        return found.prime.max_length, found.distill.bi.max_length
+
+    assert read("short", "short") == (32, 32)
+    assert "max_length" not in caplog.text
+    assert read("short", "long") == (48, 32)
+    assert "tokens or more (of prime.corpus: 44), so prime.max_length=48. Less is faster" in caplog.text
+    assert read("long", "short") == (48, 48)  # what is primed labels the pairs

@@ -20,12 +20,17 @@ STEP = 16
 
 
 def with_lengths(
-    settings: Settings, starts: Sequence[Path], sentences: Sequence[str], used: Sequence[str]
+    settings: Settings,
+    starts: Sequence[Path],
+    sentences: Sequence[str],
+    used: Sequence[str],
+    primed_on: Sequence[str] = (),
 ) -> tuple[Settings, str | None]:
     """Return settings in which the sentences have decided every max_length that is null, and a line of longer ones.
 
     It is the published one where that cuts no more than a tenth of them, else one that does not, and at most what
-    every start reads; of pairs, as much of both sides. used: the groups of settings that the line names.
+    every start reads; of pairs, as much of both sides. used: the groups of settings that the line names. primed_on:
+    other sentences that priming learns from; what it makes labels the pairs, so it reads as much as either asks for.
     """
     published: dict[str, Any] = {
         "prime": METHODS.get(settings.prime.method, {}).get("max_length", PrimeSettings().max_length),
@@ -39,15 +44,14 @@ def with_lengths(
     own = min(own_length(start, _config(start)) for start in starts)
     limit = min(map(positions, starts))
     counts = [_lengths(start, sentences, own) for start in starts]
-    text, long = (
-        max(int(np.quantile(n, 1 - share, method="higher")) + 1 for n in counts)
-        for share in (MOST_CUT, MOST_CUT / 2)
-    )
+    text, long = _enough(counts, MOST_CUT), _enough(counts, MOST_CUT / 2)
+    primed = _enough([_lengths(start, primed_on, own) for start in starts], MOST_CUT) if primed_on else 0
     # Either side of a pair may be a long one, so a twentieth of the texts may cut a tenth of the pairs.
     pair = 0 if text <= published["distill.bi"] else 2 * long
     changes: dict[str, Any] = {}
     for name, least in open_.items():
         need, most = (text, own) if name in ("prime", "distill.bi") else (pair, limit)
+        need = max(need, primed) if name == "prime" else need
         found = least if need <= least else max(least, min(most, -(-need // STEP) * STEP))
         outer, _, inner = name.partition(".")
         value = {"max_length": found}
@@ -55,7 +59,8 @@ def with_lengths(
     chosen = build(merge(settings.model_dump(), changes))
     longer = {name: group(chosen, name).max_length for name in used if name in open_}
     told = [f"{name}.max_length={n}" for name, n in longer.items() if n != open_[name]]
-    so = f"A tenth of the texts has {text - 1} tokens or more, so {', '.join(told)}."
+    corpus = f" (of prime.corpus: {primed - 1})" if primed > text else ""
+    so = f"A tenth of the texts has {text - 1} tokens or more{corpus}, so {', '.join(told)}."
     return chosen, f"{so} Less is faster, and leaves more unread." if told else None
 
 
@@ -76,6 +81,11 @@ def positions(start: Path) -> int:
 def _config(start: Path) -> SimpleNamespace:
     raw = json.loads((start / "config.json").read_text(encoding="utf-8"))
     return SimpleNamespace(**{"model_type": "", "max_position_embeddings": 512, **raw})
+
+
+def _enough(counts: Sequence[Ints], cut: float) -> int:
+    """Return the tokens of which no start reads all in at most a share `cut` of its texts."""
+    return max(int(np.quantile(n, 1 - cut, method="higher")) + 1 for n in counts)
 
 
 def _lengths(start: Path, sentences: Sequence[str], limit: int) -> Ints:

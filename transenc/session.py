@@ -90,7 +90,8 @@ class Session:
             sentences = sentences or list(inputs.sentences)
         planned = _plan(settings, students, inputs, dev=by_dev)
         used = list(dict.fromkeys(stage.group for stage in planned if stage.group))
-        settings, longer = with_lengths(settings, [plm.path for plm in plms], inputs.sentences, used)
+        texts, other = inputs.sentences, (sentences or ()) if given else ()
+        settings, longer = with_lengths(settings, [plm.path for plm in plms], texts, used, other)
         stages = _plan(settings, students, inputs, dev=by_dev)
         tried = _tried(settings)
         if tried and not any(stage.settings.get("trials", 1) > 1 for stage in stages):
