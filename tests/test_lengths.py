@@ -135,3 +135,18 @@ def test_priming_reads_what_its_corpus_and_the_pairs_ask_for(
     assert read("short", "long") == (48, 32)
     assert "tokens or more (of prime.corpus: 44), so prime.max_length=48. Less is faster" in caplog.text
     assert read("long", "short") == (48, 48)  # what is primed labels the pairs
+
+
+def test_a_sample_of_gold_pairs_has_the_lengths_of_all(plm: Path, tmp_path: Path) -> None:
+    gold = tmp_path / "gold.tsv"
+    rows = "".join(f"{n} {'dog ' * (40 if n % 7 == 0 else 1)}\t{n} cat\t{n / 40}\n" for n in range(40))
+    gold.write_text("sentence1\tsentence2\tscore\n" + rows, encoding="utf-8")
+    values = {"plm": [str(plm)], "recipe": "augsbert-few", "sampler": "bm25:k=3"}
+    found = {
+        Session.open(
+            settings_for({**values, "seed": seed, "gold": {"source": f"{gold}{sample}"}}),
+            root=tmp_path / "run", device="cpu", dry_run=True,
+        ).settings.distill.bi.max_length
+        for seed, sample in ((1, ""), (1, ":8"), (2, ":8"), (3, ":8"), (4, ":8"))
+    }  # fmt: skip
+    assert len(found) == 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,15 @@ RECIPES = "augsbert-gold, augsbert-few, augsbert-domain"
 
 @dataclass(frozen=True)
 class Gold:
-    """Hold gold pairs with labels in [0, 1], whether all of them are 0 or 1, and what to say about them."""
+    """Hold gold pairs with labels in [0, 1], whether all of them are 0 or 1, and what to say about them.
+
+    texts: the sentences of the whole source, which a sample of its pairs has a part of.
+    """
 
     pairs: Pairs
     binary: bool
     said: list[str]
+    texts: Sequence[str] = ()
 
 
 def read_gold(settings: Settings, *, data: Path | None, offline: bool = False) -> Gold:
@@ -56,7 +61,7 @@ def read_gold(settings: Settings, *, data: Path | None, offline: bool = False) -
             f"--gold {name} is no file and no known name.{did_you_mean(name, list(tasks.GOLD))} Known: {known}."
         )
     check_labels(pairs, name)
-    whole = len(pairs)
+    whole, texts = len(pairs), pairs.sentences
     if wanted is not None:
         if wanted > whole:
             raise ConfigError(f"--gold {source}: {name} has only {whole:,} pairs.")
@@ -71,7 +76,7 @@ def read_gold(settings: Settings, *, data: Path | None, offline: bool = False) -
     binary = zeros_and_ones if asked.labels == "auto" else asked.labels == "binary"
     sample = f", a seeded sample of {whole:,}" if wanted is not None else ""
     kind = f"binary, {100 * scores.mean():.0f} % of them 1" if binary else f"graded, mean {scores.mean():.2f}"
-    return Gold(pairs, binary, [f"{len(pairs):,} gold pairs of {name}{sample}: {kind}"])
+    return Gold(pairs, binary, [f"{len(pairs):,} gold pairs of {name}{sample}: {kind}"], texts)
 
 
 def check_labels(pairs: Pairs, name: str) -> None:
@@ -132,7 +137,7 @@ def without_tests(gold: Gold, dev: Pairs | None, tests: dict[str, Pairs]) -> Gol
             said.append(
                 f"{shared:,} gold pairs are development pairs too, so selection on these is too favourable"
             )
-    return Gold(kept, gold.binary, said)
+    return replace(gold, pairs=kept, said=said)
 
 
 def check_use(settings: Settings) -> None:

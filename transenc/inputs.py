@@ -48,7 +48,8 @@ class Inputs:
     reader of the results must see. mine_with: mine the pairs again with the bi-encoder in a directory; None where no
     pairs are mined, or no encoder is needed. mine_bi, bi_source: the same for pairs that only bi-encoders learn from,
     if they have their own; bi_needs_encoder: whether mining those compares embeddings. sentences: the unlabelled
-    sentences. gold: pairs that people labelled, to train on.
+    sentences. texts: what lengths follow in place of these, so that a sample does not decide them. gold: pairs that
+    people labelled, to train on.
     """
 
     make_pairs: Callable[[], tuple[Pairs, list[str]]]
@@ -64,6 +65,7 @@ class Inputs:
     bi_needs_encoder: bool = False
     bi_source: dict[str, Any] = field(default_factory=dict)
     sentences: Sequence[str] = ()
+    texts: Sequence[str] = ()
     gold: Gold | None = None
 
     @property
@@ -165,6 +167,7 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
         inputs = mined(_sentences(settings, files, skip, names), ", ".join(settings.corpora))
     elif scenario in ("gold", "few") and gold is not None:
         inputs = mined(list(gold.pairs.sentences), f"the gold pairs of {settings.gold.source}")
+        inputs.texts = gold.texts
     elif task is not None and task.corpus:
         inputs = mined(tasks.corpus(task, data, offline=offline), f"task {task.name}")
     elif task is not None and scenario == "domain":

@@ -90,7 +90,7 @@ class Session:
             sentences = sentences or list(inputs.sentences)
         planned = _plan(settings, students, inputs, dev=by_dev)
         used = list(dict.fromkeys(stage.group for stage in planned if stage.group))
-        texts, other = inputs.sentences, (sentences or ()) if given else ()
+        texts, other = inputs.texts or inputs.sentences, (sentences or ()) if given else ()
         settings, longer = with_lengths(settings, [plm.path for plm in plms], texts, used, other)
         stages = _plan(settings, students, inputs, dev=by_dev)
         tried = _tried(settings)
