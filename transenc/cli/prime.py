@@ -35,7 +35,7 @@ def prime(
     json_: options.Json = False,
     offline: options.Offline = False,
 ) -> None:
-    """Prime a bi-encoder: two views of each sentence, or the sides of each pair, together, others pushed away."""
+    """Prime a bi-encoder: pull two views of a sentence, or both sides of a pair, together, and push others away."""
     from transenc import config
     from transenc.cli.console import Reporter, log_to_stderr, note, out_json
     from transenc.cli.console import out as show

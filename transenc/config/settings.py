@@ -336,7 +336,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "mirror-drophead": _MIRROR | {"dropout": 0.0, "drop_heads": 0.2},
     # Ours, after Su et al. 2021: the encoder learns the cosines of its own whitened mean word embeddings.
     "whitening": {"dropout": 0.0, "head": False, "delete": 0.6},
-    # Henderson et al. 2017, with the rate of sentence-transformers' MultipleNegativesRankingLoss, its scale of 20.
+    # Henderson et al. 2017; rate, decay and scale (1/temperature) are the defaults of sentence-transformers.
     "pairs": {"head": False, "learning_rate": 2e-5, "weight_decay": 0.01},
 }
 

@@ -1,4 +1,4 @@
-"""Prime a bi-encoder: pull two views of the same sentence, or the sides of a pair, together, push others away."""
+"""Prime a bi-encoder: pull two views of a sentence, or both sides of a pair, together, and push others away."""
 
 from __future__ import annotations
 
