@@ -89,7 +89,7 @@ def main() -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         _check_utf8(sys.argv)
-        app(prog_name="transenc")  # as `python -m transenc` too, of whose own name no shell makes a completion
+        app(prog_name="transenc")  # of `python -m transenc` no shell could make a completion
     except TransencError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
