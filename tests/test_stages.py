@@ -233,6 +233,21 @@ def test_what_belongs_to_a_sentence_is_none_of_its_negatives() -> None:
     assert alike == {(0, 2), (0, 3), (2, 0), (2, 3), (4, 1)}
 
 
+def test_pairs_beyond_a_sample_still_tell_what_is_no_negative(
+    plm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    real = prime_module.info_nce
+    monkeypatch.setattr(prime_module, "info_nce", lambda *given: (seen.append(given[3]), real(*given))[1])
+    model = BiFamily().create(plm, compute=CPU, max_length=16)
+    chain = [f"a man number {i}" for i in range(40)]  # each stands in a pair with all others
+    pairs = Pairs.from_rows(*zip(*((a, b) for a in chain for b in chain if a < b), strict=True))
+    settings = build({"plm": ["x"], "prime": {"method": "pairs", "max_sentences": 8}}).prime
+    prime_model(model, pairs, settings, fitting(settings))
+    assert seen[0].shape == (8, 8)
+    assert bool(seen[0].all())
+
+
 @pytest.mark.parametrize("arch", ["albert", "modernbert", "bert"])
 def test_views_differ_of_models_with_and_without_dropout_of_their_own(
     arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

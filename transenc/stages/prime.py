@@ -16,7 +16,7 @@ from transenc.models.bi import BiEncoder
 from transenc.models.tokens import Tokens
 from transenc.models.transformer import position_limit
 from transenc.objectives import cosine_matrix_mse, info_nce, nt_xent
-from transenc.pairs import Index, Pairs, plain
+from transenc.pairs import Index, Pairs, join, plain
 from transenc.seeds import derive, random_state_kept
 from transenc.stages.readable import warn_of_cut
 from transenc.stages.views import (
@@ -42,9 +42,9 @@ def prime_model(
     Of pairs the sides are the views: a left one is pulled to its right one and pushed away from those of others.
     """
     examples = choose(texts, settings.max_sentences, derive(run.seed, run.stage, "sentences"))
-    paired, chosen = isinstance(texts, Pairs), examples.sentences
+    chosen = examples.sentences
     if len(examples) < 2:
-        what = "pairs" if paired else "sentences"
+        what = "pairs" if isinstance(texts, Pairs) else "sentences"
         raise DataError(f"{run.stage}: priming needs at least 2 different {what}, not {len(examples)}.")
     settings = settings.model_copy(update={"batch_size": min(settings.batch_size, len(examples))})
     run.settings, run.changed = settings, encoder.transformer.changed
@@ -55,7 +55,8 @@ def prime_model(
     tokens = encoder.transformer.tokens(chosen)
     warn_of_cut(tokens, encoder.transformer.max_length, run.stage, "prime")
     loss = nt_xent if settings.method.startswith("mirror") else info_nce
-    alike = no_negatives(examples) if paired else None
+    # Pairs that a sample leaves out still say what belongs together.
+    alike = no_negatives(join([examples, texts])) if isinstance(texts, Pairs) else None
 
     whitened = whitened_embeddings(encoder.module, tokens) if settings.method == "whitening" else None
     special = encoder.transformer.tokenizer.all_special_ids
@@ -98,7 +99,7 @@ def prime_model(
     if not settings.span_mask:  # a word that is cut through has other pieces
         run.words = encoder.transformer.words(tokens)
     p = settings.dropout
-    if p is None and whitened is None and not paired and not has_dropout(encoder.module):
+    if p is None and whitened is None and alike is None and not has_dropout(encoder.module):
         p = DROPOUT  # as in the papers: without any, the views of SimCSE are the same vector
         logger.info("%s: the model has no dropout of its own; views are made with %g.", run.stage, p)
     with dropout(encoder.module, p), drop_heads(encoder.transformer, settings.drop_heads):
