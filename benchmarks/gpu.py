@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks import peers
+from benchmarks import peers, train_bi, train_cross
 from benchmarks.common import Row, in_turn, machine, minilm, pairs, sentences, show, spearman
-from benchmarks.limits import matrix_rate, products, share, synchronise
-from benchmarks.training import student, token_counts, train
+from benchmarks.limits import matrix_rate, products, share
+from benchmarks.training import compete, student
 from transenc.config import Distill
 from transenc.models.device import Compute
 
@@ -94,10 +95,10 @@ def inference(size: Size, path: Path, compute: Compute) -> list[Row]:
         work = {"ours": ours("bf16"), "fp32": ours("fp32"), "bf16": theirs("bf16"), "default": theirs("fp32")}
         seconds, results = in_turn(work)
         family = "bi" if what == "encode" else "cross"
-        lengths = student(family, getattr(Distill(), family), compute, path).transformer
-        counts = lengths.tokens(encoded).lengths
-        config = lengths.module.config
-        used = share(compute, products(config, counts), seconds["ours"])
+        model = student(family, getattr(Distill(), family), compute, path)
+        counts = model.transformer.tokens(encoded).lengths
+        operations = products(model.transformer.module.config, counts, first=model.head.first)
+        used = share(compute, operations, seconds["ours"])
         if what == "encode":
             mine, plain = ((results[k][:-1] * results[k][1:]).sum(1) for k in ("ours", "fp32"))
         else:
@@ -106,18 +107,7 @@ def inference(size: Size, path: Path, compute: Compute) -> list[Row]:
             f"{counts.mean():.1f} tokens each; {used}; against its fp32: Spearman "
             f"{spearman(mine, plain):.5f}, largest difference {np.abs(mine - plain).max():.1e}"
         )
-        for side, name in (("bf16", " in bf16"), ("default", " at its defaults")):
-            text = f"{what}, {size.name}, {n:,}"
-            rows.append(
-                Row(
-                    text,
-                    units,
-                    n / seconds["ours"],
-                    agreement,
-                    n / seconds[side],
-                    f"sentence-transformers{name}",
-                )
-            )
+        rows += beside(f"{what}, {size.name}, {n:,}", units, n, seconds, agreement)
     return rows
 
 
@@ -125,53 +115,28 @@ def training(size: Size, path: Path, compute: Compute) -> list[Row]:
     """Train one epoch of both families, each way."""
     rows: list[Row] = []
     given = pairs(size.pairs)
-    for family in ("bi", "cross"):
-        settings = getattr(Distill(), family).model_copy(update={"epochs": 1})
-        if family == "cross":
-            settings = settings.model_copy(update={"both_orders": False, "warmup": 0.0})
-
-        def ours(model: Any, settings: Any = settings) -> tuple[Any, list[float]]:
-            losses = train(model, given, settings, compute)
-            synchronise(compute)
-            return model, losses
-
-        def theirs(
-            model: Any, bf16: bool, family: str = family, settings: Any = settings
-        ) -> tuple[Any, float]:
-            work = peers.train_bi if family == "bi" else peers.train_cross
-            loss = work(model, given, batch=settings.batch_size, rate=settings.learning_rate, bf16=bf16)
-            synchronise(compute)
-            return model, loss
-
-        def new(family: str = family, settings: Any = settings) -> Any:
-            torch.manual_seed(0)
-            make = peers.bi if family == "bi" else peers.cross
-            return make(path, device=compute.device, max_length=settings.max_length)
-
-        sides = {
-            "ours": ours,
-            "bf16": lambda model, theirs=theirs: theirs(model, True),
-            "default": lambda model, theirs=theirs: theirs(model, False),
-        }
-        prepare = {
-            "ours": lambda family=family, settings=settings: student(family, settings, compute, path),
-            "bf16": new,
-            "default": new,
-        }
-        seconds, results = in_turn(sides, prepare=prepare)
-        model, losses = results["ours"]
-        operations = 3 * products(model.transformer.module.config, token_counts(model, family, given))
-        used = share(compute, operations, seconds["ours"])
+    for family, theirs in (("bi", train_bi), ("cross", train_cross)):
+        settings = theirs.SETTINGS
+        seconds, results, used = compete(
+            family, settings, given, compute, partial(theirs.peer, path=path), theirs.train,
+            peers={"bf16": True, "default": False}, path=path,
+        )  # fmt: skip
         agreement = (
-            f"{used}; mean loss {np.mean(losses):.4f} against "
-            f"{results['default'][1]:.4f} (other orders and dropout)"
+            f"{used}; mean loss {results['ours'][1]:.4f} against {results['default'][1]:.4f} "
+            "(other orders and dropout)"
         )
-        for side, name in (("bf16", " in bf16"), ("default", " at its defaults")):
-            text = f"train {family}, {size.name}, {len(given):,} pairs, batch {settings.batch_size}"
-            peer = f"sentence-transformers{name}"
-            ours_rate, other = len(given) / seconds["ours"], len(given) / seconds[side]
-            rows.append(Row(text, "pairs/s", ours_rate, agreement, other, peer))
+        text = f"train {family}, {size.name}, {len(given):,} pairs, batch {settings.batch_size}"
+        rows += beside(text, "pairs/s", len(given), seconds, agreement)
     return rows
+
+
+def beside(text: str, unit: str, n: int, seconds: Mapping[str, float], agreement: str) -> list[Row]:
+    """Return the rows of our seconds for n things beside the peer's, in bf16 and at its defaults."""
+    peer = "sentence-transformers"
+    return [
+        Row(text, unit, n / seconds["ours"], agreement, n / seconds[side], f"{peer} {how}")
+        for side, how in (("bf16", "in bf16"), ("default", "at its defaults"))
+    ]
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
@@ -11,6 +12,17 @@ from transenc.config import Distill
 from transenc.pairs import Pairs
 
 QUICK, FULL = 512, 4_096
+SETTINGS = Distill().bi.model_copy(update={"epochs": 1})
+
+
+def peer(device: str, path: Path | None = None) -> Any:
+    """Return a new peer of a directory, of minilm without one."""
+    return peers.bi(path or minilm(), device=device, max_length=SETTINGS.max_length)
+
+
+def train(model: Any, pairs: Pairs, bf16: bool) -> float:
+    """Train the peer as we do and return its mean loss."""
+    return peers.train_bi(model, pairs, batch=SETTINGS.batch_size, rate=SETTINGS.learning_rate, bf16=bf16)
 
 
 def score(model: Any, pairs: Pairs) -> Any:
@@ -21,15 +33,7 @@ def score(model: Any, pairs: Pairs) -> Any:
 
 def run(size: int) -> list[Row]:
     """Train one epoch of `size` pairs each way."""
-    settings = Distill().bi.model_copy(update={"epochs": 1})
-
-    def peer(device: str, precision: str) -> Any:
-        return peers.bi(minilm(), device=device, precision=precision, max_length=settings.max_length)
-
-    def train(model: Any, pairs: Pairs, bf16: bool) -> float:
-        return peers.train_bi(model, pairs, batch=settings.batch_size, rate=settings.learning_rate, bf16=bf16)
-
-    return measure("bi", size, settings, peer, train, score)
+    return measure("bi", size, SETTINGS, peer, train, score)
 
 
 if __name__ == "__main__":

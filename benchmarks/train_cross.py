@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,24 +14,28 @@ from transenc.config import Distill
 from transenc.pairs import Pairs
 
 QUICK, FULL = 256, 4_096
+SETTINGS = Distill().cross.model_copy(update={"epochs": 1, "both_orders": False, "warmup": 0.0})
+
+
+def peer(device: str, path: Path | None = None) -> Any:
+    """Return a new peer of a directory, of minilm without one, the same at each call."""
+    torch.manual_seed(0)
+    return peers.cross(path or minilm(), device=device, max_length=SETTINGS.max_length)
+
+
+def train(model: Any, pairs: Pairs, bf16: bool) -> float:
+    """Train the peer as we do and return its mean loss."""
+    return peers.train_cross(model, pairs, batch=SETTINGS.batch_size, rate=SETTINGS.learning_rate, bf16=bf16)
+
+
+def score(model: Any, pairs: Pairs) -> Any:
+    """Return the peer's scores."""
+    return model.predict(list(pairs.rows()))
 
 
 def run(size: int) -> list[Row]:
     """Train one epoch of `size` pairs, in one order, each way."""
-    settings = Distill().cross.model_copy(update={"both_orders": False, "warmup": 0.0})
-
-    def peer(device: str, precision: str) -> Any:
-        torch.manual_seed(0)
-        return peers.cross(minilm(), device=device, precision=precision, max_length=settings.max_length)
-
-    def train(model: Any, pairs: Pairs, bf16: bool) -> float:
-        return peers.train_cross(
-            model, pairs, batch=settings.batch_size, rate=settings.learning_rate, bf16=bf16
-        )
-
-    return measure(
-        "cross", size, settings, peer, train, lambda model, pairs: model.predict(list(pairs.rows()))
-    )
+    return measure("cross", size, SETTINGS, peer, train, score)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.common import Row, computes, dev, in_turn, minilm, no_bf16, pairs, spearman
-from benchmarks.limits import products, share
+from benchmarks.limits import products, share, synchronise
 from transenc import registry
 from transenc.config import DistillSettings
 from transenc.models.device import Compute
@@ -60,17 +61,56 @@ def plain_difference(family: str, settings: DistillSettings, given: Pairs) -> fl
     return float(np.abs(np.diff(curves, axis=0)).max())
 
 
+def compete(
+    family: str,
+    settings: DistillSettings,
+    given: Pairs,
+    compute: Compute,
+    peer_of: Callable[[str], Any],
+    train_peer: Callable[[Any, Pairs, bool], float],
+    *,
+    peers: Mapping[str, bool],
+    path: Path | None = None,
+) -> tuple[dict[str, float], dict[str, tuple[Any, float]], str]:
+    """Train "ours" and `peers`, named by whether they train in bf16, in turn.
+
+    Return the seconds, and the model and mean loss, of each; and what share of the matrix rate ours used.
+    """
+
+    def ours(model: Any) -> tuple[Any, float]:
+        loss = float(np.mean(train(model, given, settings, compute)))
+        synchronise(compute)
+        return model, loss
+
+    def theirs(model: Any, bf16: bool) -> tuple[Any, float]:
+        loss = train_peer(model, given, bf16)
+        synchronise(compute)
+        return model, loss
+
+    # As in transenc, bf16 trains fp32 weights under autocast.
+    new = {name: partial(peer_of, compute.device) for name in peers}
+    sides = {name: partial(theirs, bf16=bf16) for name, bf16 in peers.items()}
+    seconds, results = in_turn(
+        {"ours": ours, **sides},
+        prepare={"ours": lambda: student(family, settings, compute, path), **new},
+    )
+    mine = results["ours"][0]
+    counts = token_counts(mine, family, given)
+    operations = 3 * settings.epochs * products(mine.transformer.module.config, counts, first=mine.head.first)
+    return seconds, results, share(compute, operations, seconds["ours"])
+
+
 def measure(
     family: str,
     size: int,
     settings: DistillSettings,
-    peer_of: Callable[[str, str], Any],
+    peer_of: Callable[[str], Any],
     train_peer: Callable[[Any, Pairs, bool], float],
     score_peer: Callable[[Any, Pairs], Any],
 ) -> list[Row]:
     """Train both sides on `size` pairs at each precision, and transenc's best against the peer's default.
 
-    peer_of: device and precision -> a new peer. train_peer: peer, pairs, bf16 -> mean loss.
+    peer_of: device -> a new peer. train_peer: peer, pairs, bf16 -> mean loss.
     """
     given = pairs(size)
     gold = dev()
@@ -80,25 +120,11 @@ def measure(
     default = None
     for compute in computes():
         bf16 = compute.precision == "bf16"
-
-        def ours(model: Any, compute: Compute = compute) -> tuple[Any, float]:
-            return model, float(np.mean(train(model, given, settings, compute)))
-
-        def theirs(model: Any, bf16: bool = bf16) -> tuple[Any, float]:
-            return model, train_peer(model, given, bf16)
-
-        new = {
-            "ours": lambda compute=compute: student(family, settings, compute),
-            # As in transenc, bf16 trains fp32 weights under autocast.
-            "theirs": lambda compute=compute: peer_of(compute.device, "fp32"),
-        }
-        seconds, results = in_turn({"ours": ours, "theirs": theirs}, prepare=new)
+        seconds, results, used = compete(
+            family, settings, given, compute, peer_of, train_peer, peers={"theirs": bf16}
+        )
         default = seconds["theirs"] if default is None else default
         (mine, my_loss), (other, other_loss) = results["ours"], results["theirs"]
-        operations = 3 * products(
-            mine.transformer.module.config, token_counts(mine, family, given), first=mine.head.first
-        )
-        used = share(compute, settings.epochs * operations, seconds["ours"])
         mine_dev = spearman(mine.score(gold), gold.scores)
         other_dev = spearman(score_peer(other, gold), gold.scores)
         agreement = (

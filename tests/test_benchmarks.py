@@ -14,6 +14,7 @@ from benchmarks.common import in_turn
 from benchmarks.quality import chains, coverage, objectives, priming, selection, students
 from tests.conftest import make_pairs
 from tests.runs import run_small
+from transenc.models.device import Compute
 from transenc.writers import write_pairs
 
 SMALL = ["--task", "demo", "--max-pairs", "30", "--seeds", "1,2", "--teacher", "primed", "--set"]
@@ -118,6 +119,30 @@ def test_each_quick_benchmark_measures_both_sides_and_their_agreement(
     assert rows
     assert all(row.ours > 0 and row.agreement and row.goal != "" for row in rows if row.ratio_goal)
     assert any(row.theirs for row in rows) or name == "label_memory"
+
+
+def test_the_benchmark_of_a_gpu_measures_each_way_of_a_peer(
+    monkeypatch: pytest.MonkeyPatch, plm: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("datasets")
+    gpu, training = (importlib.import_module(f"benchmarks.{name}") for name in ("gpu", "training"))
+    for part in (gpu, training):
+        monkeypatch.setattr(part, "in_turn", lambda sides, **more: in_turn(sides, **more | {"rounds": 1}))
+    monkeypatch.setattr("benchmarks.limits.matrix_rate", lambda compute: 1e9)
+    size = gpu.Size("tiny", 1, 32, 64, 2, 8, 8)
+    path, compute = gpu.build(size, plm, tmp_path), Compute("cpu", "bf16")
+    rows = gpu.inference(size, path, compute) + gpu.training(size, path, compute)
+    assert [row.what.partition(",")[0] for row in rows[::2]] == [
+        "encode",
+        "cross-score",
+        "train bi",
+        "train cross",
+    ]
+    assert [row.peer for row in rows] == [
+        "sentence-transformers in bf16",
+        "sentence-transformers at its defaults",
+    ] * 4
+    assert all(row.ours > 0 and row.theirs and "of the bf16 matrix rate" in row.agreement for row in rows)
 
 
 def test_rules_of_agreement_are_compared_on_simulated_chains(capsys: pytest.CaptureFixture[str]) -> None:
