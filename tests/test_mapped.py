@@ -16,7 +16,8 @@ from tests.conftest import make_pairs
 from tests.test_export import scorer_of
 from tests.tiny import tiny_plm
 from transenc.errors import DamagedError
-from transenc.export.engine import CPU, load_engine, read_facts
+from transenc.export import wire
+from transenc.export.engine import CPU, load_engine, open_session, read_facts
 from transenc.export.mapped import weightless
 from transenc.export.onnx import export_onnx
 
@@ -93,6 +94,45 @@ def test_what_is_written_into_a_file_in_use_is_an_error_and_what_takes_its_name_
         file.write(b"\0")
     with pytest.raises(DamagedError, match="was written into while its engine was in use"):
         found.score(pairs)
+
+
+def strangers() -> dict[str, bytes]:
+    """Return files that are legal, though our export writes none like them: y = x w, or one more step."""
+    weight = onnx.numpy_helper.from_array(np.random.default_rng(0).normal(size=(64, 64)).astype("f4"), "w")
+    shape = onnx.numpy_helper.from_array(np.array([-1, 64]), "s")
+    shape.doc_string = "no large tensor, but a large field" * 64
+    parts = onnx.numpy_helper.from_array(np.array([1] * 64 + [0] * 140), "s")
+    product = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    before = onnx.helper.make_node("MatMul", ["x", "w"], ["z"])
+    reshape = onnx.helper.make_node("Reshape", ["z", "s"], ["y"])
+    split = onnx.helper.make_node("Split", ["z", "s"], ["y", *map(str, range(203))], axis=1)
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, [None, None]) for name in "xy")
+
+    def file(nodes: list[onnx.NodeProto], *tensors: onnx.TensorProto, rest: bytes = b"") -> bytes:
+        graph = onnx.helper.make_graph(nodes, "g", [x], [y], tensors).SerializeToString() + rest
+        version = onnx.helper.make_opsetid("", 17).SerializeToString()
+        return wire.content(7, graph) + wire.number(1, 9) + wire.content(8, version)
+
+    numbers = onnx.helper.make_tensor("w", 1, (64, 64), onnx.numpy_helper.to_array(weight).ravel().tolist())
+    one, other = weight.SerializeToString(), wire.content(9, weight.raw_data[::-1])
+    return {
+        "numbers that are not raw": file([product], numbers),
+        "raw numbers twice, of which the last count": file([product], rest=wire.content(5, other + one)),
+        "a graph in two pieces": file([product]) + wire.content(7, wire.content(5, one)),
+        "a small shape with a long description": file([before, reshape], weight, shape),
+        "a large tensor that tells shapes": file([before, split], weight, parts),
+    }
+
+
+@pytest.mark.parametrize("name", strangers())
+def test_other_files_give_the_scores_of_the_whole_file(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(strangers()[name])
+    whole = onnxruntime.InferenceSession(str(file), providers=[CPU])
+    given = {"x": np.random.default_rng(1).normal(size=(3, 64)).astype(np.float32)}
+    np.testing.assert_array_equal(
+        open_session(file, [CPU], threads=1).run(["y"], given)[0], whole.run(["y"], given)[0]
+    )
 
 
 def test_a_file_that_is_no_model_is_damage(tmp_path: Path) -> None:

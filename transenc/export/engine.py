@@ -292,15 +292,18 @@ def open_session(graph: Path, providers: Sequence[Any], *, threads: int = 0) -> 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: a warning here is about speed, and stderr is the user's
     options.intra_op_num_threads = threads or core_count()
-    model: str | bytes | None = None
+    session = None
     if wanted == CPU:
         graph = graph.resolve()  # a hub's cache has links, which onnxruntime does not follow to weights
-        model = weightless(graph)
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(graph.parent)
-        )
+        if (model := weightless(graph)) is not None:
+            folder = "session.model_external_initializers_file_folder_path"
+            options.add_session_config_entry(folder, str(graph.parent))
+            # What takes a large tensor for a shape needs it in the model: that one is loaded whole.
+            with suppress(Exception):
+                session = onnxruntime.InferenceSession(model, options, providers=list(providers))
     try:
-        session = onnxruntime.InferenceSession(model or str(graph), options, providers=list(providers))
+        if session is None:
+            session = onnxruntime.InferenceSession(str(graph), options, providers=list(providers))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         version = onnxruntime.__version__

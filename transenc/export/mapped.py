@@ -44,20 +44,23 @@ def _graph(data: mmap.mmap, begin: int, end: int, name: str) -> bytes | None:
     """Return the content of a graph with its weights by place; None if one has a place already."""
     parts = []
     for field in fields(data, begin, end):
-        part = data[field.begin : field.high] if field.high - field.begin < LEAST else None
+        placed = None
         if field.number == GRAPH_INITIALIZER and field.low is not None:
             tensor = list(fields(data, field.low, field.high))
-            if any(one.number == TENSOR_EXTERNAL for one in tensor):
+            if any(part.number == TENSOR_EXTERNAL for part in tensor):
                 return None
-            part = part or _by_place(data, tensor, name)
-        parts.append(part or data[field.begin : field.high])
+            placed = _by_place(data, tensor, name)
+        parts.append(placed or data[field.begin : field.high])
     return b"".join(parts)
 
 
 def _by_place(data: mmap.mmap, tensor: list[Field], name: str) -> bytes | None:
-    """Return a tensor as a field of its graph with its place instead of its numbers; None if those lie scattered."""
-    raw = next((part for part in tensor if part.number == TENSOR_RAW), None)
-    if raw is None or raw.low is None:
+    """Return a tensor as a field of its graph with its place instead of its numbers; None if it keeps these."""
+    raws = [part for part in tensor if part.number == TENSOR_RAW]
+    if len(raws) != 1:  # kept otherwise, or replaced by a later field
+        return None
+    [raw] = raws
+    if raw.low is None or raw.high - raw.low < LEAST:
         return None
     place = {"location": name, "offset": str(raw.low), "length": str(raw.high - raw.low)}
     entries = [content(KEY, key.encode()) + content(VALUE, value.encode()) for key, value in place.items()]
