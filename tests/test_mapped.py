@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -94,6 +96,48 @@ def test_what_is_written_into_a_file_in_use_is_an_error_and_what_takes_its_name_
         file.write(b"\0")
     with pytest.raises(DamagedError, match="was written into while its engine was in use"):
         found.score(pairs)
+
+
+def test_a_file_that_is_cut_while_in_use_is_an_error_and_does_not_end_the_process(
+    engine: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "engine"
+    shutil.copytree(engine, copy)
+    found = load_engine(copy, precision="fp32")
+    os.truncate(copy / str(found.facts.graphs["fp32"]["file"]), 100)
+    with pytest.raises(DamagedError, match="was written into while its engine was in use"):
+        found.score(make_pairs(8))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "onnx/model.onnx"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_file_that_is_replaced_between_its_check_and_its_opening_is_not_used(
+    name: str, device: str, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "engine"
+    shutil.copytree(engine, copy)
+
+    def replaced(graph: Path, providers: Sequence[Any], *, threads: int) -> Any:
+        other = tmp_path / "other"
+        shutil.copy(copy / name, other)
+        other.replace(copy / name)
+        return open_session(graph, [CPU], threads=threads)
+
+    monkeypatch.setattr("transenc.export.engine.open_session", replaced)
+    with pytest.raises(DamagedError, match=f"{name} was replaced while its engine was loaded. Load it again"):
+        load_engine(copy, precision="fp32", device=device)
+
+
+def test_an_engine_leaves_no_file_open(engine: Path) -> None:
+    def opened() -> int:
+        links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return sum(link.is_relative_to(engine) for link in links)
+
+    before = opened()
+    found = load_engine(engine, precision="fp32")
+    assert opened() == before + 1
+    del found
+    assert opened() == before
 
 
 def strangers() -> dict[str, bytes]:

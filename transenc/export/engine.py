@@ -151,15 +151,19 @@ class Engine:
         self, texts: Sequence[str] | Sequence[tuple[str, str]], shape: tuple[int, ...]
     ) -> npt.NDArray[np.float32]:
         rows = np.empty((len(texts), *shape), np.float32)
+        self._check_weights()  # a file that was cut would end the process
         for start in range(0, len(texts), BLOCK):
             tokens = tokenize(self.tokenizer, texts[start : start + BLOCK], self.max_length)
             for chunk in chunks(tokens.lengths, self.budget):
                 for first in range(0, len(chunk), self.rows):
                     part = chunk[first : first + self.rows]
                     rows[start + part] = self._run(tokens, part)
+        self._check_weights()
+        return rows
+
+    def _check_weights(self) -> None:
         for file in self.weights:
             file.check()
-        return rows
 
     def _run(self, tokens: Tokens, chunk: Index) -> npt.NDArray[np.float32]:
         batch = collate(tokens, chunk, pad_id=self.facts.pad_id, names=self.facts.inputs)
@@ -215,7 +219,7 @@ def load_engine(
             import onnxruntime  # noqa: F401
         from tokenizers import Tokenizer
 
-        weights = checked.result()  # nothing is opened before it
+        watched = checked.result()  # nothing is opened before it
         opened = other.submit(open_session, path / file, providers, threads=threads)
         try:
             tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
@@ -223,6 +227,8 @@ def load_engine(
             opened.result()
             raise DamagedError(f"{path / 'tokenizer.json'} cannot be used: {one_line(error)}") from error
         session = opened.result()
+    for each in watched:
+        each.check_loaded()
     names = {i.name for i in session.get_inputs()}
     if names != set(facts.inputs) or facts.output not in {o.name for o in session.get_outputs()}:
         raise DamagedError(f"{path / file} has other inputs or outputs than {path / SIDECAR} says.")
@@ -240,8 +246,7 @@ def load_engine(
         )
     provider = str(session.get_providers()[0])
     logger.debug("%s: %s on %s", path, name, provider)
-    if provider != CPU:  # which has copied them
-        weights = []
+    weights = watched[1:] if provider == CPU else []  # others have copied them
     return Engine(facts.family, facts, session, tokenizer, name, provider, budget, rows, weights)
 
 
@@ -257,9 +262,8 @@ def _check_sidecar(path: Path) -> None:
 
 
 def _check_files(path: Path, file: str, facts: Facts, *, verify: bool) -> list[Watched]:
-    """Compare what decides a score with engine.json; return the files of weights, watched from before that."""
-    _check_file(path, "tokenizer.json", facts, verify=verify)
-    found = [_check_file(path, file, facts, verify=verify)]
+    """Compare what decides a score with engine.json; return its files, the tokenizer first, watched since before."""
+    found = [_check_file(path, each, facts, verify=verify) for each in ("tokenizer.json", file)]
     for weights in refuse_foreign(path / file):
         beside = (Path(file).parent / weights).as_posix()
         if beside not in facts.sha256:

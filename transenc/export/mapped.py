@@ -72,22 +72,33 @@ def _by_place(data: mmap.mmap, tensor: list[Field], name: str) -> bytes | None:
 
 
 class Watched:
-    """A file that weights are read from for as long as an engine lives, which nobody may write into meanwhile."""
+    """A file that decides scores: which one is named, and that nobody writes into it while an engine reads it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._handle = os.open(path, os.O_RDONLY)  # a file that takes its name does not matter
+        self._handle = os.open(
+            path, os.O_RDONLY
+        )  # once it is loaded, a file that takes its name does not matter
         weakref.finalize(self, os.close, self._handle)
-        self._found = self._state()
+        self._found = _state(os.fstat(self._handle))
+
+    def check_loaded(self) -> None:
+        """Raise DamagedError if its name is another file's by now, or it was written into: either may be loaded."""
+        try:
+            same = _state(self.path.stat()) == self._found
+        except OSError:
+            same = False
+        if not same:
+            raise DamagedError(f"{self.path} was replaced while its engine was loaded. Load it again.")
 
     def check(self) -> None:
         """Raise DamagedError if something was written into the file since it was opened."""
-        if self._state() != self._found:
+        if _state(os.fstat(self._handle)) != self._found:
             raise DamagedError(
                 f"{self.path} was written into while its engine was in use, so its scores may be of two models. Load "
                 "it again, and replace engines as `transenc export` does: by another directory of that name."
             )
 
-    def _state(self) -> tuple[int, int]:
-        found = os.fstat(self._handle)
-        return found.st_size, found.st_mtime_ns
+
+def _state(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_ino, found.st_size, found.st_mtime_ns
