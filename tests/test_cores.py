@@ -91,6 +91,9 @@ def test_a_command_starts_no_more_threads_than_there_are_cores(
     place("0::/\n", {"cpu.max": "200000 100000\n"})
     assert run_command("--version") == 0
     assert cores.asked() == 3  # it may be somebody's choice
+    monkeypatch.setenv("OMP_NUM_THREADS", "5,2")
+    assert run_command("--version") == 0
+    assert (cores.asked(), os.environ["OMP_NUM_THREADS"]) == (5, "5,2")
 
 
 def test_a_program_that_calls_the_library_keeps_its_own_number_of_threads(place: Place) -> None:

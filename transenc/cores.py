@@ -13,7 +13,8 @@ CGROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 def asked() -> int | None:
     """Return the number of threads that OMP_NUM_THREADS asks for, or None if it names none."""
-    number = os.environ.get("OMP_NUM_THREADS", "")
+    # A list is of nested levels, of which nothing here has a second.
+    number = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(number) if number.isdecimal() and int(number) > 0 else None
 
 
