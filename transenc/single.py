@@ -21,7 +21,7 @@ def make_directory(out: Path, identity: dict[str, Any], make: Callable[[Path, Ch
     """
     key, left = fingerprint(identity), _work_of(out)
     if left.is_dir() and _made_from(out) == key:
-        shutil.rmtree(left)  # a process died after its last rename: all is done
+        shutil.rmtree(left, ignore_errors=True)  # a process died after its last rename: all is done
         return
     refuse_existing(out)
     with _workshop(out) as store:
@@ -29,7 +29,7 @@ def make_directory(out: Path, identity: dict[str, Any], make: Callable[[Path, Ch
         if not store.finished("result", key):
             with store.stage("result", key) as work:
                 make(work, store.checkpoints("result", key))
-        refuse_existing(out)  # it may have come since the work began
+        _refuse_come(out, store)
         store.path("result").rename(out)
         sync(out.parent)
 
@@ -54,7 +54,7 @@ def output_file(out: Path) -> Iterator[tuple[Store, Path]]:
     with _workshop(out) as store:
         result = store.temporary() / out.name
         yield store, result
-        refuse_existing(out)  # it may have come since the work began
+        _refuse_come(out, store)
         result.rename(out)
         sync(out.parent)  # before the checkpoints go
 
@@ -77,11 +77,9 @@ def _work_of(out: Path) -> Path:
 @contextmanager
 def _workshop(out: Path) -> Iterator[Store]:
     out.parent.mkdir(parents=True, exist_ok=True)
-    store = Store(_work_of(out))
+    store = Store(_work_of(out), option="--out")
     with store.lock():
-        if _taken(out):  # another process has made it since the caller looked
-            _clear_idle(store)
-            refuse_existing(out)
+        _refuse_come(out, store)
         try:
             yield store
         except Exception:
@@ -91,7 +89,15 @@ def _workshop(out: Path) -> Iterator[Store]:
         shutil.rmtree(store.root, ignore_errors=True)
 
 
+def _refuse_come(out: Path, store: Store) -> None:
+    """Refuse a result that another process has made since the caller looked."""
+    if _taken(out):
+        _clear_idle(store)  # first, as what is left is named
+        refuse_existing(out)
+
+
 def _clear_idle(store: Store) -> None:
     """Remove a store that has no work to continue: nothing but what a lock leaves."""
-    if {path.name for path in store.root.iterdir()} <= {"run.lock", "run.holder", "tmp"}:
-        shutil.rmtree(store.root, ignore_errors=True)
+    root = store.root
+    if root.is_dir() and {path.name for path in root.iterdir()} <= {"run.lock", "run.holder", "tmp"}:
+        shutil.rmtree(root, ignore_errors=True)

@@ -194,10 +194,11 @@ def refuse_file(root: Path) -> None:
 
 
 class Store:
-    """A run directory. Use it inside `with store.lock():`."""
+    """A run directory, which the user named by `option`. Use it inside `with store.lock():`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, option: str = "--run") -> None:
         self.root = root
+        self._option = option
         self._count = 0
 
     @contextmanager
@@ -218,7 +219,7 @@ class Store:
         except Timeout:
             who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another process"
             raise LockedError(
-                f"{self.root} is in use by {who}. Wait for it, or name another --run."
+                f"{self.root} is in use by {who}. Wait for it, or name another {self._option}."
             ) from None
         try:
             since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -236,7 +237,7 @@ class Store:
         if entries and not entries & known:
             raise ConfigError(
                 f"{self.root} is not empty and not a run directory (it has {sorted(entries)[0]}). "
-                "Name another one with --run."
+                f"Name another one with {self._option}."
             )
 
     def sweep(self) -> None:
@@ -281,7 +282,7 @@ class Store:
             raise DamagedError(f"{error} Remove {path} and run the same command to rebuild it.") from error
         if found.fingerprint != identity:
             raise ConfigError(
-                f"{path} was made from other settings or inputs. Use another --run, or remove {self.root}."
+                f"{path} was made from other settings or inputs. Use another {self._option}, or remove {self.root}."
             )
         return True
 
