@@ -176,3 +176,10 @@ def test_a_pair_that_stands_there_three_times_makes_no_interval_narrower(name: s
     for one, more in ((found[0], found[2]), (found[1], found[3])):
         assert (more.low, more.high) == pytest.approx((one.low, one.high))
     assert (found[3].gain_low, found[3].gain_high) == pytest.approx((found[1].gain_low, found[1].gain_high))
+
+
+@pytest.mark.parametrize("name", ["auc", "spearman"])
+def test_a_set_without_pairs_is_told_as_too_few(name: str) -> None:
+    empty = Pairs.from_rows([], [], [])
+    with pytest.raises(DataError, match="^model on set: .* needs at least 2 pairs, not 0"):
+        measure("model", "bi", {"set": empty}, {"set": np.zeros(0, np.float32)}, name, group="all")

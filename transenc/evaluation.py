@@ -77,10 +77,10 @@ def _ends(
     return interval(resamples, value)
 
 
-def _units(pairs: Pairs) -> Index | None:
-    """Return the number of each distinct pair, in either order; None where all are distinct."""
-    numbers = np.unique(pairs.keys(), return_inverse=True)[1].reshape(-1)
-    return None if numbers.max() + 1 == len(pairs) else numbers
+def _units(keys: Index) -> Index | None:
+    """Return the number of each distinct key; None where all are distinct."""
+    distinct, numbers = np.unique(keys, return_inverse=True)
+    return None if len(distinct) == len(keys) else numbers
 
 
 def measure(
@@ -102,15 +102,14 @@ def measure(
     results, drawn, rarer = [], [], []
     for name, gold in sets.items():
         assert gold.scores is not None
-        units = _units(gold)
-        classes = [gold.keys()[gold.scores == 1], gold.keys()[gold.scores != 1]]
-        rarer.append(min(len(np.unique(keys)) for keys in classes))
         try:
             value = quality(metric, scores[name], gold.scores)
         except DataError as error:
             raise DataError(f"{model} on {name}: {error}") from error
+        keys, ones = gold.keys(), gold.scores == 1
+        rarer.append(min(len(np.unique(keys[each])) for each in (ones, ~ones)))
         if METRICS[metric].binary or scores[name].min() < scores[name].max():
-            drawn.append(resampled(METRICS[metric], scores[name], gold.scores, units=units))
+            drawn.append(resampled(METRICS[metric], scores[name], gold.scores, units=_units(keys)))
         else:
             drawn.append(np.zeros(RESAMPLES))
             logger.warning(
