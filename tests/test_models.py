@@ -13,6 +13,7 @@ import torch
 
 from tests.conftest import make_pairs
 from tests.tiny import ARCHS, tiny_plm
+from transenc.errors import MachineError
 from transenc.models import unpadded
 from transenc.models.bi import BiFamily, pool
 from transenc.models.cross import CrossFamily
@@ -475,3 +476,10 @@ def test_mean_pooling_ignores_padding_by_the_mask() -> None:
     states = torch.tensor([[[1.0], [3.0], [100.0]]])
     assert pool(states, torch.tensor([[1, 1, 0]]), "mean").item() == 2.0
     assert pool(states, torch.tensor([[1, 1, 0]]), "cls").item() == 1.0
+
+
+@pytest.mark.skipif(torch.backends.mps.is_built(), reason="torch has Apple's GPUs here")
+@pytest.mark.parametrize(("device", "why"), [("mps", ""), ("hpu", r" \(No module named 'torch\.hpu'\)")])
+def test_a_device_that_torch_was_not_built_for_is_told_in_a_short_line(device: str, why: str) -> None:
+    with pytest.raises(MachineError, match=rf"^No device '{device}' here{why}\. There is: cpu[^.]*\.$"):
+        Compute.choose(device)

@@ -39,10 +39,12 @@ class Compute:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             torch.zeros(1, device=device).item()  # what holds no numbers, "meta", is no device to compute on
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, ImportError) as error:
             have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
             reason = str(error).splitlines()[0]
-            why = "" if reason.startswith("Expected one of") else f" ({reason})"  # all that torch knows of
+            # They list all that torch knows of, or all that it was built for.
+            lists = ("Expected one of", "Could not run")
+            why = "" if reason.startswith(lists) else f" ({reason})"
             raise MachineError(f"No device '{device}' here{why}. There is: {', '.join(have)}.") from error
         if precision == "auto":
             precision = "bf16" if _fast_bf16(device) else "fp32"
