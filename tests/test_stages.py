@@ -226,26 +226,38 @@ def test_pairs_are_learnt_as_by_multiple_negatives_ranking(repeated: bool, plm: 
 
 def test_what_belongs_to_a_sentence_is_none_of_its_negatives() -> None:
     rows = [("a", "b"), ("c", "d"), ("A!", "e"), ("f", "a"), ("d", "g"), ("h", "i")]
-    found = no_negatives(Pairs.from_rows(*zip(*rows, strict=True)))(np.array([0, 1, 2, 3, 4]))
+    some = np.arange(5)
+    found = no_negatives(Pairs.from_rows(*zip(*rows, strict=True)))(some, some)
     alike = {(i, j) for i, j in zip(*np.nonzero(found), strict=True) if i != j}
     assert found.diagonal().all()
     # To "a" belong "b", "e" and, in the fourth pair, "a" itself; to "d" in the last one that of the second.
     assert alike == {(0, 2), (0, 3), (2, 0), (2, 3), (4, 1)}
 
 
-def test_pairs_beyond_a_sample_still_tell_what_is_no_negative(
-    plm: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Any] = []
-    real = prime_module.info_nce
-    monkeypatch.setattr(prime_module, "info_nce", lambda *given: (seen.append(given[3]), real(*given))[1])
+def test_pairs_beyond_a_sample_still_tell_what_is_no_negative(plm: Path) -> None:
     model = BiFamily().create(plm, compute=CPU, max_length=16)
     chain = [f"a man number {i}" for i in range(40)]  # each stands in a pair with all others
     pairs = Pairs.from_rows(*zip(*((a, b) for a in chain for b in chain if a < b), strict=True))
     settings = build({"plm": ["x"], "prime": {"method": "pairs", "max_sentences": 8}}).prime
-    prime_model(model, pairs, settings, fitting(settings))
-    assert seen[0].shape == (8, 8)
-    assert bool(seen[0].all())
+    with pytest.raises(
+        DataError, match="each left side of the 8 pairs stands in a pair with every right one"
+    ):
+        prime_model(model, pairs, settings, fitting(settings))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_pairs_that_all_share_a_sentence_are_refused_and_one_other_is_enough(turned: bool, plm: Path) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=16)
+    rows = [(hub, f"a man number {i}") for i, hub in enumerate(["The hub", "the hub."] * 4)]
+    settings = build({"plm": ["x"], "prime": {"method": "pairs"}}).prime
+
+    def losses(given: list[tuple[str, str]]) -> list[tuple[int, float]]:
+        pairs = Pairs.from_rows(*zip(*given, strict=True))
+        return prime_model(model, pairs.flipped() if turned else pairs, settings, fitting(settings)).losses
+
+    with pytest.raises(DataError, match="of the 8 pairs stands .* so none has a negative. Add pairs about"):
+        losses(rows)
+    assert losses([*rows, ("a dog", "a cat")])[-1][1] > 0
 
 
 @pytest.mark.parametrize("arch", ["albert", "modernbert", "bert"])

@@ -44,8 +44,10 @@ def prime_model(
     examples = choose(texts, settings.max_sentences, derive(run.seed, run.stage, "sentences"))
     chosen = examples.sentences
     if len(examples) < 2:
-        what = "pairs" if isinstance(texts, Pairs) else "sentences"
-        raise DataError(f"{run.stage}: priming needs at least 2 different {what}, not {len(examples)}.")
+        what, more = "sentences", ""
+        if isinstance(texts, Pairs):
+            what, more = "pairs", " In either order a pair is the same, and a text with itself is none."
+        raise DataError(f"{run.stage}: priming needs at least 2 different {what}, not {len(examples)}.{more}")
     settings = settings.model_copy(update={"batch_size": min(settings.batch_size, len(examples))})
     run.settings, run.changed = settings, encoder.transformer.changed
     torch.manual_seed(derive(run.seed, run.stage, "head"))
@@ -57,6 +59,8 @@ def prime_model(
     loss = nt_xent if settings.method.startswith("mirror") else info_nce
     # Pairs that a sample leaves out still say what belongs together.
     alike = no_negatives(join([examples, texts])) if isinstance(texts, Pairs) else None
+    if alike is not None:
+        check_negatives(examples, alike, run.stage)
 
     whitened = whitened_embeddings(encoder.module, tokens) if settings.method == "whitening" else None
     special = encoder.transformer.tokenizer.all_special_ids
@@ -92,7 +96,7 @@ def prime_model(
                 mean_tokens(whitened, other, other_at),
             )
         if alike is not None:
-            known = torch.from_numpy(alike(index)).to(first.device)
+            known = torch.from_numpy(alike(index, index)).to(first.device)
             return info_nce(head(first), head(second), settings.temperature, known)
         return loss(head(first), head(second), settings.temperature)
 
@@ -134,8 +138,8 @@ def mean_tokens(table: Tensor, tokens: Tokens, index: Index) -> Tensor:
     return nn.functional.embedding_bag(flat.to(table.device), table, starts.to(table.device), mode="mean")
 
 
-def no_negatives(pairs: Pairs) -> Callable[[Index], npt.NDArray[np.bool_]]:
-    """Return what tells which right sides of the pairs at (n,) indices are no negatives of which left ones, (n, n).
+def no_negatives(pairs: Pairs) -> Callable[[Index, Index], npt.NDArray[np.bool_]]:
+    """Return what tells which right sides at (m,) indices are no negatives of which left ones at (n,), as (n, m).
 
     Those are the sentence itself and all that stand in a pair with it, in either order and in any batch. Case,
     punctuation and spaces make no other sentence (`plain`).
@@ -144,14 +148,25 @@ def no_negatives(pairs: Pairs) -> Callable[[Index], npt.NDArray[np.bool_]]:
     same = Pairs.from_rows((names[i] for i in pairs.left), (names[j] for j in pairs.right))
     known = np.unique(same.keys())
 
-    def alike(index: Index) -> npt.NDArray[np.bool_]:
-        n = len(index)
-        left, right = np.repeat(same.left[index], n), np.tile(same.right[index], n)
+    def alike(lefts: Index, rights: Index) -> npt.NDArray[np.bool_]:
+        left, right = np.repeat(same.left[lefts], len(rights)), np.tile(same.right[rights], len(lefts))
         keys = Pairs(same.sentences, left, right).keys()
         found = known.take(np.searchsorted(known, keys), mode="clip") == keys
-        return np.asarray(found | (left == right), np.bool_).reshape(n, n)
+        return np.asarray(found | (left == right), np.bool_).reshape(len(lefts), len(rights))
 
     return alike
+
+
+def check_negatives(pairs: Pairs, alike: Callable[[Index, Index], npt.NDArray[np.bool_]], stage: str) -> None:
+    """Raise DataError for pairs of which none has a negative, whose loss is 0 from the first step on."""
+    lefts, rights = (np.unique(side, return_index=True)[1] for side in (pairs.left, pairs.right))
+    # Almost always the first has one. A left side that has none stands in a pair with every right one, so no more
+    # comparisons are made than there are pairs.
+    if all(bool(alike(lefts[i : i + 1], rights).all()) for i in range(len(lefts))):
+        raise DataError(
+            f"{stage}: each left side of the {len(pairs):,} pairs stands in a pair with every right one, so none has "
+            "a negative. Add pairs about other things, or prime on sentences: prime.method=simcse."
+        )
 
 
 def choose(texts: Sequence[str] | Pairs, most: int, seed: int) -> Pairs:
