@@ -358,6 +358,16 @@ def test_prime_takes_pairs_that_belong_together(run: Any, plm: Path, tmp_path: P
     assert run("evaluate", "demo", "--model", "primed", "--json").code == 0
 
 
+@pytest.mark.parametrize("given", ["{}=1", "{}", "seed={}", "seed=!!{} 1", "prime={}", "a\n\x1b{}=1"])
+def test_a_setting_of_thousands_of_characters_is_told_in_one_short_line(
+    given: str, run: Any, tmp_path: Path
+) -> None:
+    shown = run("cycle", "--plm", "mini", "--corpus", "c.txt", "--set", given.format("x" * 5_000))
+    assert shown.code == 2
+    assert len(shown.err) < 800 and "xxx..." in shown.err and "\x1b" not in shown.err
+    assert len(shown.err.splitlines()) == 1
+
+
 def test_a_cycle_primes_by_its_own_pairs(run: Any, plm: Path, tmp_path: Path) -> None:
     write_pairs(make_pairs(88), tmp_path / "pairs.tsv")
     options = ["--plm", str(plm), "--pairs", "pairs.tsv", "--set", "prime.method=pairs", "--cycles", "1"]

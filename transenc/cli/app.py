@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 import traceback
 
@@ -14,6 +15,9 @@ from transenc.cli import backends, cycle, distill, evaluate, export, label, prim
 from transenc.cli.console import note
 from transenc.cli.help import Command
 from transenc.errors import ConfigError, TransencError, of_machine
+
+SHOWN = 200  # characters of a word of an error that has more than a path may
+LONG = re.compile(r"\S{4097,}")
 
 app = typer.Typer(
     name="transenc",
@@ -84,7 +88,7 @@ def main() -> None:
     gc.set_threshold(20_000, 10, 10)
     # The tokenizer's thread pool is not used around forks here; this only silences its warning about them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    cores.limit()  # they do not see a container's limit
+    cores.limit()  # torch and numpy do not see a container's limit
     if "--offline" in sys.argv:  # the hub's client asks for it when it is imported
         os.environ["HF_HUB_OFFLINE"] = "1"
     try:
@@ -119,5 +123,6 @@ def _check_utf8(arguments: list[str]) -> None:
 def _fail(message: str, code: int) -> None:
     if os.environ.get("TRANSENC_DEBUG"):
         traceback.print_exc()
-    note(f"transenc: {message}")
+    # Of a word that no path or setting is as long as, the beginning tells which it is.
+    note(f"transenc: {LONG.sub(lambda found: found[0][:SHOWN] + '...', message)}")
     sys.exit(code)

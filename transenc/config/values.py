@@ -49,7 +49,7 @@ def from_assignments(assignments: list[str]) -> dict[str, Any]:
     for item in assignments:
         key, equals, value = item.partition("=")
         if not equals or not all(key.split(".")):
-            raise ConfigError(f"--set takes key=value, such as distill.bi.epochs=2, not '{item}'.")
+            raise ConfigError(f"--set takes key=value, such as distill.bi.epochs=2, not {item!r}.")
         parsed: Any = parse_yaml(value, f"--set {key}")
         for part in reversed(key.strip().replace("-", "_").split(".")):
             parsed = {part: parsed}
@@ -139,6 +139,6 @@ def _explain(error: ValidationError) -> str:
         for group in groups:
             model = model.model_fields[group].annotation  # type: ignore[assignment]
         known = list(model.model_fields)
-        return f"No setting named '{where}'.{did_you_mean(key, known)} There are: {', '.join(known)}.{more}"
+        return f"No setting named {where!r}.{did_you_mean(key, known)} There are: {', '.join(known)}.{more}"
     said = first["msg"].removeprefix("Value error, ")  # pydantic's words before ours
-    return f"Setting '{where}' is {first.get('input')!r}: {said}.{more}"
+    return f"Setting {where!r} is {first.get('input')!r}: {said}.{more}"
