@@ -375,6 +375,10 @@ def test_a_cycle_primes_by_its_own_pairs(run: Any, plm: Path, tmp_path: Path) ->
     shown = run("cycle", *options, *label_free, "--dry-run", "--json")
     rows = {row["stage"]: row for row in map(json.loads, shown.out.splitlines())}
     assert rows["prime/tiny"]["what"] == "pairs"
+    said = "prime.method=pairs takes every pair as one that belongs together, whatever its score"
+    assert f"{said}\n" in shown.err
+    shown = run("cycle", *options, "--evaluate", "demo", "--dry-run")
+    assert f"{said}, also any that is tested on: --inductive leaves these out\n" in shown.err
     fast = ["--set", "prime.batch_size=8", "--set", "distill.bi.epochs=1", "--run", "run"]
     shown = run("cycle", *options, *label_free, *fast)
     assert shown.code == 0, shown.err

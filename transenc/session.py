@@ -126,6 +126,12 @@ class Session:
         notes = [*inputs.said, selection(settings, inputs.dev, inputs.tests)]
         notes += [f"{name}: {plm.note}" for name, plm in context.plms.items() if plm.note]
         notes += about_own_settings(settings.plm, settings.model_dump())
+        if settings.prime.method == "pairs":
+            tested = bool(inputs.tests) and not settings.inductive
+            notes.append(
+                "prime.method=pairs takes every pair as one that belongs together, whatever its score"
+                + (", also any that is tested on: --inductive leaves these out" if tested else "")
+            )
         if longer:
             logger.info("%s", longer)
         return cls(settings, root, inputs, students, stages, context, runner, notes)
