@@ -980,7 +980,7 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             "Priming by 'simcse' takes sentences: give --corpus FILE in place of --pairs FILE, or another",
         ),
         (
-            ["prime", "--plm", "PLM", "--corpus", "far.txt", "--method", "pairs", "--out", "o"],
+            ["prime", "--plm", "PLM", "--corpus", "pairs.tsv", "--method", "pairs", "--out", "o"],
             2,
             "Priming by 'pairs' takes pairs of texts: give --pairs FILE, or another --method",
         ),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from transenc.config import Settings
+from transenc.config import Settings, check_primed_on
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError
 from transenc.interrupt import StopFlag
@@ -53,12 +53,7 @@ def prime_to(
 
     Raises ConfigError for pairs under another method than "pairs", and for sentences under that.
     """
-    paired = isinstance(texts, Pairs)
-    if paired != (settings.prime.method == "pairs"):
-        takes = "sentences: give --corpus FILE in place of" if paired else "pairs of texts: give"
-        raise ConfigError(
-            f"Priming by '{settings.prime.method}' takes {takes} --pairs FILE, or another --method."
-        )
+    check_primed_on(settings.prime.method, pairs=isinstance(texts, Pairs))
     sentences = texts.sentences if isinstance(texts, Pairs) else list(texts)
     compute = Compute.choose(device, settings.precision)
     plm = resolve(settings.plm[0], offline=offline)

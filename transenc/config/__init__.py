@@ -21,11 +21,19 @@ from transenc.config.settings import (
     parse_average,
 )
 from transenc.config.text import load_file, parse_yaml
-from transenc.config.values import build, check_once, check_used, from_assignments, merge, to_assignments
+from transenc.config.values import (
+    build,
+    check_once,
+    check_primed_on,
+    check_used,
+    from_assignments,
+    merge,
+    to_assignments,
+)
 
 __all__ = [
     "BY_TEXT", "COMPARING", "DEFAULT_RECIPE", "METHODS", "OBJECTIVES", "UNFIT", "Distill", "DistillSettings",
     "FitSettings", "Frozen", "GoldSettings", "LabelSettings", "PrimeSettings", "Settings", "build",
-    "check_objective", "check_once", "check_students", "check_used", "from_assignments", "load_file", "merge",
-    "parse_average", "parse_yaml", "recipe_layers", "recipe_title", "recipes", "to_assignments",
+    "check_objective", "check_once", "check_primed_on", "check_students", "check_used", "from_assignments",
+    "load_file", "merge", "parse_average", "parse_yaml", "recipe_layers", "recipe_title", "recipes", "to_assignments",
 ]  # fmt: skip

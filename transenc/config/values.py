@@ -103,6 +103,13 @@ def check_once(given: Mapping[str, Any], changed: Mapping[str, Any], group: str 
             )
 
 
+def check_primed_on(method: str, *, pairs: bool) -> None:
+    """Raise ConfigError for a method of priming that takes the other: pairs of texts, or sentences."""
+    if pairs != (method == "pairs"):
+        takes = "sentences: give --corpus FILE in place of" if pairs else "pairs of texts: give"
+        raise ConfigError(f"Priming by '{method}' takes {takes} --pairs FILE, or another --method.")
+
+
 def build(values: Mapping[str, Any]) -> Settings:
     """Complete and validate settings; raise ConfigError naming the first wrong key and what would be right."""
     # Nested groups are merged key by key over their defaults, so that one changed key does not reset its
