@@ -84,10 +84,10 @@ def plan(
 
 
 def _primed(settings: Settings, student: Student, source: str, *, dev: bool) -> Stage:
-    """Return the stage that primes a student on the sentences of the stage `source`, or takes it as it is."""
+    """Return the stage that primes a student on the text of the stage `source`, or takes it as it is."""
     prime = settings.prime.model_copy(update={"method": student.prime})
     chosen: dict[str, Any] = prime.model_dump() if student.prime != "none" else {"method": "none"}
-    if student.prime == "pairs" and settings.select == "agreement":  # the pairs that are judged on
+    if student.prime == "pairs" and settings.select == "agreement":  # judged on pairs that it has not learnt
         chosen["held_out"] = settings.held_out
     about = {**chosen, "pooling": settings.pooling, "dev": dev}
     return Stage(f"prime/{student.name}", "prime", about, (source,), student.name, "bi")
