@@ -18,7 +18,7 @@ from transenc.config import Settings, build, merge, recipe_layers
 from transenc.cycle import plan
 from transenc.errors import ConfigError, DataError, Interrupted
 from transenc.gold import Gold, read_gold, without_tests
-from transenc.inputs import gather
+from transenc.inputs import check_silver, gather
 from transenc.interrupt import StopFlag
 from transenc.models.device import Compute
 from transenc.models.intake import resolve
@@ -209,7 +209,7 @@ def test_target_pairs_that_are_all_gold_are_refused_before_anything_is_trained(
     target.write_text("sentence1\tsentence2\n" + "".join(rows))
     settings = settings_of("augsbert-domain", plm, gold={"source": str(gold_file)}, pairs=str(target))
     with pytest.raises(DataError, match=rf"All {len(rows)} pairs to label are gold pairs.*--pairs"):
-        inputs_of(settings, plm)
+        check_silver(settings, inputs_of(settings, plm))
     target.write_text(f"sentence1\tsentence2\n{rows[0]}a\tb\n")
     assert len(inputs_of(settings, plm).make_pairs()[0]) == 2
     also = settings.model_copy(update={"gold": settings.gold.model_copy(update={"weight": 1.0})})

@@ -133,11 +133,16 @@ def test_resuming_with_another_setting_is_refused_with_the_difference(
         record(runner.context)
 
 
-@pytest.mark.parametrize("text", ["", "seed: 1\n"])
-def test_a_run_whose_settings_are_lost_is_refused(text: str, run: Path, plm: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [("", DamagedError, "holds no settings"), ("seed: 1\n", ConfigError, "begun with other settings")],
+)
+def test_a_run_whose_settings_are_lost_is_refused(
+    text: str, error: type[Exception], message: str, run: Path, plm: Path
+) -> None:
     (run / "run.yaml").write_text(text, encoding="utf-8")
     runner, _ = small_runner(run, plm, cycles=3)
-    with runner.context.store.lock(), pytest.raises(ConfigError, match="begun with other settings"):
+    with runner.context.store.lock(), pytest.raises(error, match=message):
         record(runner.context)
     assert (run / "best").is_dir()
 

@@ -195,10 +195,7 @@ def gather(settings: Settings, *, data: Path | None, offline: bool, plm: Plm, co
         inputs.gold, inputs.said = gold, [*gold.said, *inputs.said]
     if scenario == "domain":
         inputs.said.append(_target_notice(settings, names, measured=bool(tests)))
-    inputs = _sampled(inputs, settings)
-    if _silver_alone(settings) and "sampler" not in inputs.source:
-        inputs.make_pairs()  # refuses pairs that are all gold, before starts are primed
-    return inputs
+    return _sampled(inputs, settings)
 
 
 def _columns(settings: Settings) -> tuple[str, ...]:
@@ -369,6 +366,12 @@ def _without_evaluation(inputs: Inputs, evaluation: Sequence[Pairs | None]) -> I
     left_out = {"without": [pairs_digest(pairs.with_scores(None)) for pairs in held]}
     changed = _then(inputs, change)
     return replace(changed, source=inputs.source | left_out, bi_source=inputs.bi_source | left_out)
+
+
+def check_silver(settings: Settings, inputs: Inputs) -> None:
+    """Raise DataError, before starts are primed, where all pairs that are given to label are gold."""
+    if _silver_alone(settings) and "sampler" not in inputs.source:
+        inputs.make_pairs()
 
 
 def _silver_alone(settings: Settings) -> bool:

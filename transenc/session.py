@@ -13,7 +13,7 @@ from transenc.cycle import plan
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError
 from transenc.gold import check_thresholds
-from transenc.inputs import Inputs, find_plms, gather, students_of
+from transenc.inputs import Inputs, check_silver, find_plms, gather, students_of
 from transenc.interrupt import StopFlag
 from transenc.lengths import with_lengths
 from transenc.models.device import Compute
@@ -98,6 +98,7 @@ class Session:
             raise ConfigError(
                 f"{tried[0]}.trials tries seeds of a model that this run does not train: leave it out."
             )
+        check_silver(settings, inputs)
         context = Context(
             store=Store(root),
             settings=settings,
