@@ -74,9 +74,8 @@ def prime(
     config.check_used(
         changed, ["prime", "pooling", "seed", "precision"], "prime", {"prime.corpus": "--corpus"}
     )
-    config.check_primed_on(
-        settings.prime.method, pairs=pairs is not None
-    )  # before a file is read for the other
+    # Before a file is read as the other.
+    config.check_primed_on(settings.prime.method, pairs=pairs is not None)
     skip = SkipBad.parse(skip_bad)
     texts: Pairs | list[str]
     if pairs is not None:
