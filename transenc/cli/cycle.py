@@ -125,31 +125,26 @@ def cycle(
     }
     if devices and device != "auto":
         raise ConfigError("Give either --device (one) or --devices (several), not both.")
-    settings, by_hand, assumed = _settings(
+    settings, by_hand = _settings(
         options.given(**flags), config, options.setting_list(set_), trials=seed_optimisation, offline=offline
     )
     if seeds is not None and "seed" in by_hand:
         raise ConfigError("Give either --seed (one run) or --seeds (several), not both.")
 
-    from transenc.cli.console import Reporter, log_to_stderr, note
+    from transenc.cli.console import Reporter, log_to_stderr
     from transenc.interrupt import stop_on_signals
     from transenc.session import Session
 
     log_to_stderr()
     places = [name.strip() for name in devices.split(",") if name.strip()] if devices else []
     where: dict[str, Any] = {"data": data, "device": device, "devices": places, "offline": offline}
-    said = "None of --task, --pairs, --corpus and --gold is given: task sts, as published."
     if seeds is not None:
         from transenc.cli.repeats import run_seeds
 
-        if assumed:
-            note(said)
         run_seeds(settings, seeds, parent=run, where=where, dry_run=dry_run, as_json=json_)
         return
     with stop_on_signals() as stop:
         session = Session.open(settings, root=run, stop=stop, dry_run=dry_run, **where)
-        if assumed:  # said only of a run that can begin: an error is one line
-            note(said)
         from transenc.cli.results import show_outcome, show_plan
 
         if dry_run:
@@ -163,12 +158,13 @@ def cycle(
 
 def _settings(
     given: dict[str, Any], file: Path | None, assigned: list[str], *, trials: int | None, offline: bool
-) -> tuple[Settings, dict[str, Any], bool]:
-    """Return the settings of a run, checked, those among them that options and --set gave, and if a task is assumed.
+) -> tuple[Settings, dict[str, Any]]:
+    """Return the settings of a run, checked, and those among them that options and --set gave.
 
     given: what options gave; file: of --config; assigned: of --set. trials: of --seed-optimisation.
     """
     from transenc import config, registry
+    from transenc.cli.console import note
     from transenc.inputs import check_sampler, settings_for
 
     read = config.load_file(file) if file else {}
@@ -190,4 +186,6 @@ def _settings(
         config.check_once(teacher, changed)
         settings = settings_for(config.merge(user, teacher), offline=offline)
     check_sampler(settings, by_hand)
-    return settings, by_hand, assumed
+    if assumed and settings.gold.scenario == "none":  # others need labels, which an error asks for
+        note("None of --task, --pairs, --corpus and --gold is given: task sts, as published.")
+    return settings, by_hand
