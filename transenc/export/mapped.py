@@ -76,9 +76,8 @@ class Watched:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._handle = os.open(
-            path, os.O_RDONLY
-        )  # once it is loaded, a file that takes its name does not matter
+        # By handle: once it is loaded, a file that takes its name does not matter.
+        self._handle = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._handle)
         self._found = _state(os.fstat(self._handle))
 
