@@ -6,6 +6,7 @@ import csv
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def _split_tsv(line: str) -> list[str]:
     return line.split("\t")
 
 
+@lru_cache(maxsize=1)  # a line is looked at for open quotes, then parsed
 def _split_csv(line: str) -> list[str]:
     """Split one line, which is one record: a stray quote cannot swallow the lines after it."""
     try:
@@ -289,7 +291,7 @@ def columns_of(path: Path) -> list[str]:
         if suffix == ".jsonl":
             keys: list[str] = list(_JSON.decode(first))
             return keys
-        split = {".tsv": _split_tsv, ".csv": _split_csv}.get(suffix)
-        return split(first) if split else []
+        splits: dict[str, Callable[[str], list[str]]] = {".tsv": _split_tsv, ".csv": _split_csv}
+        return splits[suffix](first) if suffix in splits else []
     except (BadRow, ValueError, TypeError, RecursionError):  # told where the file is read
         return []
