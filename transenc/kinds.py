@@ -138,7 +138,9 @@ def _prime(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
         texts: Sequence[str] | Pairs = runner.sentences or runner.pairs.sentences
         if settings.method == "pairs":
             texts = _split(runner, stage, runner.pairs)[0]
-        run = _fit(runner, stage, settings, identity, lambda: context.measure(encoder))
+        # Also beside pairs that are held out: priming has no labels to agree with on these.
+        measure = (lambda: context.measure(encoder)) if stage.settings["dev"] else None
+        run = _fit(runner, stage, settings, identity, measure)
         fitted = prime_model(encoder, texts, settings, run)
     return _save(runner, encoder, stage, out, fitted)
 
@@ -243,7 +245,8 @@ def _distill(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
             assert held is not None
             return agreement(student.score(held), np.asarray(held.scores))
 
-        measure = agree if held is not None else lambda: context.measure(student)
+        by_dev = (lambda: context.measure(student)) if stage.settings["dev"] else None
+        measure = agree if held is not None else by_dev
         run = _fit(runner, stage, settings, identity, measure)
         run.seed, run.checkpoints, run.limit = seed, checkpoints, limit
         clipped = context.settings.label.clip
@@ -398,18 +401,16 @@ def _pooling(runner: Runner, stage: Stage) -> str | None:
 
 
 def _fit(
-    runner: Runner, stage: Stage, settings: FitSettings, identity: str, measure: Callable[[], float]
+    runner: Runner, stage: Stage, settings: FitSettings, identity: str, measure: Callable[[], float] | None
 ) -> Fit:
     context = runner.context
-    # Priming has no labels to agree with on the pairs that are held out.
-    judged = stage.settings["dev"] or (stage.kind == "distill" and "held_out" in stage.settings)
     return Fit(
         settings,
         context.compute,
         context.settings.seed,
         stage.name,
         checkpoints=context.store.checkpoints(stage.name, identity),
-        evaluate=measure if judged else None,
+        evaluate=measure,
         stop=context.stop,
         report=context.report,
         checkpoint_every=context.checkpoint_every,
