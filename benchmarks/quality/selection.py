@@ -40,7 +40,7 @@ def below_best(run: Path, dev: Mapping[Path, float]) -> dict[tuple[str, str], tu
     for best in results["best"]:
         chosen[best["family"], KEPT] = next(row for row in rows if row["path"] == best["model"])
     if dev:
-        for family in chain.family:
+        for family in set(chain.family):
             own = [row for row in rows if row["family"] == family]
             chosen[family, DEV] = max(own, key=lambda row: dev[(run / row["path"]).resolve()])
     highest: dict[str, float] = {}
