@@ -23,6 +23,7 @@ from transenc.models.cross import CrossEncoder, CrossFamily
 from transenc.models.device import Compute
 from transenc.models.layout import head_of
 from transenc.models.loading import family_of, load_scorer
+from transenc.models.packed import scoring_copy
 from transenc.models.segments import APART, HIDDEN, SegmentModel, logistic_line
 from transenc.pairs import Pairs
 from transenc.single_stages import distill_to
@@ -169,6 +170,18 @@ def test_more_similar_segments_never_score_lower(labels: str) -> None:
 
 def test_a_line_over_equal_cosines_is_finite() -> None:
     assert np.isfinite(logistic_line(np.ones(5), np.full(5, 0.5))).all()
+
+
+def test_scoring_in_bf16_does_not_round_the_line(plm: Path) -> None:
+    model = made(plm)
+    assert isinstance(model.module, SegmentModel)
+    with torch.no_grad():
+        model.module.slope.fill_(12.03)  # between two numbers of bf16, 12 and 12.0625
+        model.module.shift.fill_(-9.97)
+    made_for_speed: Any = scoring_copy(model.module, Compute("cpu", "bf16"))
+    assert made_for_speed.body.embeddings.word_embeddings.weight.dtype == torch.bfloat16
+    line = [made_for_speed.slope.item(), made_for_speed.shift.item()]
+    assert line == pytest.approx([12.03, -9.97], abs=1e-5)
 
 
 def test_it_comes_back_from_disk_and_is_known_for_a_cross_encoder(plm: Path, tmp_path: Path) -> None:

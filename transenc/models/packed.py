@@ -45,9 +45,11 @@ def scoring_copy(module: nn.Module, compute: Compute) -> nn.Module:
     packed = packs(compute)
     if compute.precision == "bf16":  # one cast of the weights instead of one a batch, as autocast would do
         made = copy.deepcopy(module)
-        # Not buffers: the angles of positions would be rounded, as autocast never does.
+        # Not buffers, the angles of positions, nor single numbers, a segment head's line: autocast rounds neither,
+        # and rounding a line moves all scores the same way.
         for parameter in made.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16)
+            if parameter.ndim:
+                parameter.data = parameter.data.to(torch.bfloat16)
     elif packed:
         made = copy.deepcopy(module, {id(each): each for each in (*module.parameters(), *module.buffers())})
     else:
