@@ -90,38 +90,12 @@ class Fit:
     limit: float | None = None
 
 
-@dataclass
-class Losses:
-    """Losses on their way from the device to the recorded curve: unread, then in a window, then its mean.
-
-    newest: the last one that was read; None before the first.
-    """
-
-    stage: str
-    window: list[float] = field(default_factory=list)
-    newest: float | None = None
-    unread: list[tuple[int, Tensor]] = field(default_factory=list)
-
-    def add(self, step: int, loss: Tensor) -> None:
-        """Take the loss of a step without waiting for its value."""
-        self.unread.append((step, loss.detach()))
-
-    def read(self, *, behind: int) -> None:
-        """Move all but the last `behind` unread losses to the window; raise DataError where one is not finite."""
-        while len(self.unread) > behind:
-            step, loss = self.unread.pop(0)
-            self.newest = loss.item()
-            if not math.isfinite(self.newest):
-                raise DataError(
-                    f"{self.stage}: the loss is {self.newest} at step {step}. Try a lower learning rate."
-                )
-            self.window.append(self.newest)
-
-    def mean(self) -> float:
-        """Return the window's mean and begin a new window."""
-        value = float(np.mean(self.window))
-        self.window = []
-        return value
+def finite(loss: Tensor, stage: str, step: int) -> float:
+    """Return the value of a loss; raise DataError naming the step where that is NaN or infinity."""
+    value = float(loss.item())
+    if not math.isfinite(value):
+        raise DataError(f"{stage}: the loss is {value} at step {step}. Try a lower learning rate.")
+    return value
 
 
 def order(seed: int, stage: str, epoch: int, n: int) -> Index:
@@ -161,10 +135,10 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     result, best = Fitted(limit=last), None
     average = Average(settings.average, steps)
     done = 0
-    losses = Losses(run.stage)
+    window: list[float] = []  # losses since the last point of the curve
     latest = run.checkpoints.latest() if run.checkpoints else None
     if latest is not None:
-        done, best, losses.window = restore(latest, module, embeddings, optimizer, result, average)
+        done, best, window = restore(latest, module, embeddings, optimizer, result, average)
         run.changed()
         logger.info("%s continues at step %d of %d.", run.stage, done, steps)
     elif settings.keep_start and run.evaluate is not None:
@@ -172,11 +146,10 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         result.history.append((0, result.best))
         best = _copied(module)
     last_checkpoint = time.monotonic()
-    examples = order(run.seed, run.stage, done // per_epoch, n) if done < steps else None
     module.train()
     for step in range(done, last):
         epoch, position = divmod(step, per_epoch)
-        if position == 0 or examples is None:
+        if position == 0 or step == done:
             examples = order(run.seed, run.stage, epoch, n)
         index = examples[position * settings.batch_size : (position + 1) * settings.batch_size]
         # Reseeded at every step, so that evaluating, logging or resuming cannot shift dropout.
@@ -195,15 +168,14 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
         run.changed()
 
         finished = step + 1
-        losses.add(finished, loss)
+        value = finite(loss, run.stage, finished)
+        window.append(value)
+        if len(window) == LOSS_WINDOW or finished == steps:
+            result.losses.append((finished, float(np.mean(window))))
+            window = []
         # As in the reference, the count of steps between evaluations restarts at each epoch.
         due = (position + 1) % settings.evaluate_every == 0 or position + 1 == per_epoch
         ended = run.limit is not None and finished == last
-        # A GPU is asked for a loss after it was given the next step, so that it never waits for this process.
-        behind = run.compute.kind != "cpu" and not (due or ended or finished % LOSS_WINDOW == 0)
-        losses.read(behind=int(behind))
-        if len(losses.window) == LOSS_WINDOW or finished == steps:
-            result.losses.append((finished, losses.mean()))
         if run.evaluate is not None and (due or ended):
             with average.applied(module):
                 run.changed()
@@ -220,16 +192,13 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
             run.changed()
             module.train()
             result.history.append((finished, metric))
-        run.report(Progress(run.stage, finished, steps, losses.newest, result.best))
+        run.report(Progress(run.stage, finished, steps, value, result.best))
         if run.checkpoints is not None and finished < steps:
             by_steps = run.checkpoint_every is not None and finished % run.checkpoint_every == 0
             by_time = run.checkpoint_every is None and time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS
             if by_steps or by_time or ended or run.stop.requested:
-                losses.read(behind=0)
                 state = _optimizer_tensors(embeddings.trained, optimizer)
-                run.checkpoints.save(
-                    finished, saver(module, state, result, best, losses.window, finished, average)
-                )
+                run.checkpoints.save(finished, saver(module, state, result, best, window, finished, average))
                 last_checkpoint = time.monotonic()
         if finished < steps:
             run.stop.check()
@@ -241,8 +210,7 @@ def fit(module: nn.Module, n: int, loss_of: Callable[[Index], Tensor], run: Fit)
     run.changed()
     module.eval()
     with torch.no_grad():  # the last step's weights have had no loss yet
-        losses.add(last, loss_of(np.arange(min(n, settings.batch_size, 8))))
-        losses.read(behind=0)
+        finite(loss_of(np.arange(min(n, settings.batch_size, 8))), run.stage, last)
     return result
 
 

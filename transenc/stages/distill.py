@@ -52,14 +52,14 @@ def distill_model(
         silver = join([silver, silver.flipped()])
     scores = silver.scores
     assert scores is not None
-    targets = torch.from_numpy(np.asarray(scores, np.float32)).to(run.compute.device)
+    targets = run.compute.put(np.asarray(scores, np.float32))
     tokens = student.prepare(silver)
     warn_of_cut(tokens, student.transformer.max_length, run.stage, f"distill.{student.family}")
     if isinstance(student, CrossEncoder):
         student.calibrate(tokens, np.asarray(scores))
 
     def loss_of(index: Index) -> Tensor:
-        wanted = targets[torch.from_numpy(index).to(targets.device)]
+        wanted = targets[run.compute.put(index)]
         if objective.takes == "sides":
             assert isinstance(student, BiEncoder)  # check_objective has refused the others
             return objective.loss(student.sides(tokens, silver, index), wanted)

@@ -96,7 +96,7 @@ def prime_model(
                 mean_tokens(whitened, other, other_at),
             )
         if alike is not None:
-            known = torch.from_numpy(alike(index, index)).to(first.device)
+            known = run.compute.put(alike(index, index))
             return info_nce(head(first), head(second), settings.temperature, known)
         return loss(head(first), head(second), settings.temperature)
 
