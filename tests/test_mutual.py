@@ -141,12 +141,11 @@ def test_a_run_on_two_devices_stops_at_a_signal_and_gives_the_bytes_of_one(tmp_p
             signal_all()
             stop.signum = 15
 
-    runner.on_stage = signal_all
     runner.context.report = late
     with runner.context.store.lock():
         record(runner.context)
         with pytest.raises(Interrupted):
-            runner.run(stages)
+            runner.run(stages, on_stage=signal_all)
     assert len(workers) == 2
     assert not {w.exitcode for w in workers} & {
         -signal.SIGINT,

@@ -70,10 +70,9 @@ def test_the_same_command_again_does_nothing_and_changes_nothing(run: Path, plm:
     before = content(run)
     done: list[str] = []
     runner, stages = small_runner(run, plm, cycles=2)
-    runner.on_stage = lambda stage, what: done.append(what)
     with runner.context.store.lock():
         record(runner.context)
-        runner.run(stages)
+        runner.run(stages, on_stage=lambda stage, what: done.append(what))
     assert set(done) == {"done before"}
     assert content(run) == before
 
@@ -155,10 +154,9 @@ def test_more_cycles_continue_a_finished_run_to_the_same_bytes(
     run_small(run, plm, students=students)
     done: dict[str, str] = {}
     runner, stages = small_runner(run, plm, students=students, cycles=2)
-    runner.on_stage = lambda stage, what: done.__setitem__(stage.name, what)
     with runner.context.store.lock():
         record(runner.context)
-        runner.run(stages)
+        runner.run(stages, on_stage=lambda stage, what: done.__setitem__(stage.name, what))
     assert done["cycle-1/distill-bi/s0"] == done["evaluate/cycle-1/distill-bi/s0"] == "done before"
     assert not (run / "tmp").exists() or not list((run / "tmp").iterdir())
     whole = finished

@@ -42,7 +42,6 @@ class Runner:
     digests: Mapping[str, Any]
     sentences: Sequence[str] | None = None
     computes: Sequence[Compute] = ()
-    on_stage: Callable[[Stage, str], None] = lambda stage, what: None
     mine_with: Callable[[Path], tuple[Pairs, list[str]]] | None = None
     mine_bi: Callable[[Path], tuple[Pairs, list[str]]] | None = None
     gold: Pairs | None = None
@@ -60,36 +59,41 @@ class Runner:
             self._held = name, read_pairs(self.context.store.path(name) / "pairs.parquet", scores="ignored")
         return self._held[1]
 
-    def run(self, stages: Sequence[Stage]) -> None:
-        """Finish every stage; the same call after a crash continues, and afterwards only verifies."""
+    def run(
+        self, stages: Sequence[Stage], *, on_stage: Callable[[Stage, str], None] = lambda stage, what: None
+    ) -> None:
+        """Finish every stage; the same call after a crash continues, and afterwards only verifies.
+
+        on_stage: is told "done before", or "start" and "finish", of each.
+        """
         identities = self.identities(stages)
         store = self.context.store
-        waiting = [s for s in stages if not store.finished(s.name, identities[s.name])]
+        waiting = {s.name for s in stages if not store.finished(s.name, identities[s.name])}
         if waiting:
             warn_of_changes(self.context)
+
+        def done(stage: Stage, info: Info) -> None:
+            store.log(event="finish", stage=stage.name, **info)
+            on_stage(stage, "finish")
+
         together = len(self.computes) > 1 and bool(waiting)
         workers = Workers(self.computes, self.context.stop, self.context.report) if together else None
         with workers.running(self) if workers else nullcontext():
             for batch in batches(stages) if workers else [[s] for s in stages]:
+                todo = [stage for stage in batch if stage.name in waiting]
                 for stage in batch:
-                    if stage not in waiting:
-                        self.on_stage(stage, "done before")
-                todo = [s for s in batch if s in waiting]
-                if not todo:
-                    continue
-                self.context.stop.check()
+                    if stage not in todo:
+                        on_stage(stage, "done before")
+                if todo:
+                    self.context.stop.check()
                 for stage in todo:
-                    self.on_stage(stage, "start")
+                    on_stage(stage, "start")
                     store.log(event="start", stage=stage.name)
                 if workers and len(todo) > 1:
-                    workers.run([(s, identities[s.name]) for s in todo], self._done)
+                    workers.run([(s, identities[s.name]) for s in todo], done)
                     continue
                 for stage in todo:
-                    self._done(stage, self.finish(stage, identities[stage.name]))
-
-    def _done(self, stage: Stage, info: Info) -> None:
-        self.context.store.log(event="finish", stage=stage.name, **info)
-        self.on_stage(stage, "finish")
+                    done(stage, self.finish(stage, identities[stage.name]))
 
     @random_state_kept()
     def finish(self, stage: Stage, identity: str) -> Info:

@@ -118,11 +118,16 @@ class Session:
         digests = _digests(settings, inputs, sentences, dev=by_dev, offline=offline)
         if not dry_run:  # hashing every start takes seconds
             digests |= {f"plm:{name}": plm_digest(plm.path) for name, plm in context.plms.items()}
-        runner = Runner(context, inputs.make_pairs, digests, sentences, computes, mine_with=inputs.mine_with)
-        runner.mine_bi = inputs.mine_bi
-        runner.gold = gold.pairs if gold is not None else None
-        runner.fill_of = lambda name: find_masked_lm(
-            name or settings.plm[0], compute=compute, offline=offline
+        runner = Runner(
+            context,
+            inputs.make_pairs,
+            digests,
+            sentences,
+            computes,
+            mine_with=inputs.mine_with,
+            mine_bi=inputs.mine_bi,
+            gold=None if gold is None else gold.pairs,
+            fill_of=lambda name: find_masked_lm(name or settings.plm[0], compute=compute, offline=offline),
         )
         notes = [*inputs.said, selection(settings, inputs.dev, inputs.tests)]
         notes += [f"{name}: {plm.note}" for name, plm in context.plms.items() if plm.note]
@@ -145,10 +150,9 @@ class Session:
     ) -> Outcome:
         """Carry out the plan; the same call on the same directory continues it."""
         self.context.report = report
-        self.runner.on_stage = on_stage
         with self.context.store.lock():
             record(self.context)
-            self.runner.run(self.stages)
+            self.runner.run(self.stages, on_stage=on_stage)
             made = [stage.name for stage in self.stages if stage.kind == "pairs"]
             said = [line for name in made for line in self.runner.info(name, "pairs")["said"]]
             self.notes = [*said, *self.notes]

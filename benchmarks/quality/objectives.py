@@ -71,10 +71,9 @@ def carry_out(session: Session, stages: Sequence[Stage], cache: Path, keep: set[
             seconds[stage.name] = time.monotonic() - began[stage.name]
         print(f"  {stage.name}: {what}", file=sys.stderr, flush=True)
 
-    session.runner.on_stage = on_stage
     with session.context.store.lock():
         fetch(session, stages, cache)
-        session.runner.run(stages)
+        session.runner.run(stages, on_stage=on_stage)
         put(session, [stage for stage in stages if stage.name in keep], cache)
     return seconds
 
