@@ -3,7 +3,9 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -476,6 +478,24 @@ def test_mean_pooling_ignores_padding_by_the_mask() -> None:
     states = torch.tensor([[[1.0], [3.0], [100.0]]])
     assert pool(states, torch.tensor([[1, 1, 0]]), "mean").item() == 2.0
     assert pool(states, torch.tensor([[1, 1, 0]]), "cls").item() == 1.0
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cuda:0", "fp32"), ("cuda:1", "bf16")])
+def test_the_card_that_is_asked_for_decides_on_bf16(
+    device: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = ["cuda:0"]
+
+    @contextmanager
+    def chosen(name: str) -> Iterator[None]:
+        current.append(name)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device: torch.ones(*shape))
+    monkeypatch.setattr(torch.cuda, "device", chosen)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: current[-1] == "cuda:1")
+    assert Compute.choose(device) == Compute(device, precision)
 
 
 @pytest.mark.skipif(torch.backends.mps.is_built(), reason="torch has Apple's GPUs here")

@@ -75,7 +75,8 @@ class Compute:
 
 def _fast_bf16(device: str) -> bool:
     if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):  # else torch tells of the first card, whichever is asked for
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Without these instructions bf16 is emulated, some hundred times slower than fp32.
     has = torch.cpu.get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
