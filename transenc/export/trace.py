@@ -23,7 +23,7 @@ from transenc.models.unpadded import ROWS
 SINGLE_FILE = 2**31 - 2**20
 OPSET = 17  # the first with LayerNormalization
 OPSETS = range(14, 21)  # up to what the TorchScript exporter knows
-# Why TorchScript and eager attention: right for every architecture of models/intake.py, ten times faster
+# Why TorchScript and eager attention: right for every architecture of models/checks.py, ten times faster
 # than the dynamo exporter, and the only graphs whose attention onnxruntime's optimizer can fuse.
 ATTENTION = "eager"
 OUTPUTS = {"bi": ("last_hidden_state", "sentence_embedding"), "cross": ("logits",)}

@@ -51,7 +51,8 @@ def load_scorer(
         engine = load_engine(path, device=device, precision=graph)
         logger.info("%s: %s on %s", path, engine.graph, engine.provider)
         return engine
-    from transenc.models.intake import check, resolve
+    from transenc.models.checks import check
+    from transenc.models.intake import resolve
 
     if precision not in PRECISIONS:
         if path.is_dir():

@@ -11,9 +11,9 @@ from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
 from transenc.errors import ConfigError
+from transenc.models.checks import check
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
-from transenc.models.intake import check
 from transenc.models.layout import save_segments
 from transenc.models.segments import SegmentModel
 
