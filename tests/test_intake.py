@@ -88,6 +88,7 @@ HOSTILE: dict[str, tuple[type[TransencError], str]] = {
     "truncated": (DataError, "cut short"),
     "header_too_long": (DataError, "not a safetensors file"),
     "header_broken": (DataError, "damaged header"),
+    "no_offsets": (DataError, "damaged header: it does not say where the tensor a lies"),
     "bytes_left": (DataError, "bytes left over"),
     "shard_escape": (RefusedError, "leaves its directory"),
     "shard_pickle": (RefusedError, "names weights.bin; weights are read from .safetensors"),
@@ -148,6 +149,7 @@ def make_hostile(path: Path, how: str, canary: Path) -> None:
         "truncated": lambda: write_weights(path, original[:-1]),
         "header_too_long": lambda: write_weights(path, struct.pack("<Q", 2**63) + original[8:]),
         "header_broken": lambda: write_weights(path, original[:9] + b"\x00" + original[10:]),
+        "no_offsets": lambda: write_weights(path, b"\x10" + b"\x00" * 7 + b'{"a": {"x": 1}} '),
         "bytes_left": lambda: write_weights(path, original + b"x"),
         "shard_escape": lambda: (path / "model.safetensors.index.json").write_text(
             json.dumps({"weight_map": {"a": "../../secret.safetensors"}})

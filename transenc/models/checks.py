@@ -148,14 +148,18 @@ def check_safetensors(path: Path) -> None:
             header = json.loads(file.read(int(length)))
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path} has a damaged header: {error}") from error
-    ends = (
-        [e["data_offsets"][1] for k, e in header.items() if k != "__metadata__"]
-        if isinstance(header, dict)
-        else []
-    )
-    if not ends or max(ends) + 8 + length != size:
+    tensors = dict(header) if isinstance(header, dict) else {}
+    tensors.pop("__metadata__", None)
+    end = 0
+    for name, entry in tensors.items():
+        match entry:
+            case {"data_offsets": [int(), int(last)]}:
+                end = max(end, last)
+            case _:
+                raise DataError(f"{path} has a damaged header: it does not say where the tensor {name} lies.")
+    if not tensors or end + 8 + length != size:
         raise DataError(f"{path} is cut short or has bytes left over; download it again.")
-    for name, entry in header.items():
+    for name, entry in tensors.items():
         if name.endswith("weight") and str(entry.get("dtype"))[:1] in ("I", "U"):
             # Their scales are beside them, or nowhere: transformers would take the whole numbers for the weights.
             raise DataError(
