@@ -19,14 +19,7 @@ from transenc.models.device import Compute
 from transenc.models.family import Family
 from transenc.models.intake import describe
 from transenc.models.tokens import Tokens
-from transenc.models.transformer import (
-    Head,
-    Transformer,
-    load_module,
-    load_tokenizer,
-    own_length,
-    position_limit,
-)
+from transenc.models.transformer import Head, Transformer, load_module, load_tokenizer
 from transenc.models.unpadded import Batch
 from transenc.pairs import Index, Pairs, Scores, cosines, texts_of
 
@@ -132,9 +125,6 @@ class BiEncoder:
 class BiFamily(Family):
     """Build, train and load bi-encoders."""
 
-    name = "bi"
-    objective = "cosine_mse"
-
     def create(
         self, start: Path, *, compute: Compute, max_length: int | None, pooling: str | None = None
     ) -> BiEncoder:
@@ -147,12 +137,8 @@ class BiFamily(Family):
         pooling = pooling or found.pooling or "cls"
         if pooling not in POOLINGS:
             raise ConfigError(f"Pooling '{pooling}' is not one of {', '.join(POOLINGS)}.")
-        module = load_module(start, "AutoModel")
-        config: Any = module.config
-        length = own_length(start, config) if max_length is None else min(max_length, position_limit(config))
-        return BiEncoder(
-            Transformer(module.to(compute.device), load_tokenizer(start), length, compute), pooling
-        )
+        module, tokenizer = load_module(start, "AutoModel"), load_tokenizer(start)
+        return BiEncoder(Transformer.of(start, module, tokenizer, compute, max_length), pooling)
 
     def load(self, path: Path, *, compute: Compute) -> BiEncoder:
         """Load a saved bi-encoder; a bare PLM is pooled by its mean."""

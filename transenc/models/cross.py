@@ -25,15 +25,7 @@ from transenc.models.segments import (
     separator_of,
 )
 from transenc.models.tokens import Tokens
-from transenc.models.transformer import (
-    Head,
-    Transformer,
-    evaluating,
-    load_module,
-    load_tokenizer,
-    own_length,
-    position_limit,
-)
+from transenc.models.transformer import Head, Transformer, evaluating, load_module, load_tokenizer
 from transenc.models.unpadded import Batch
 from transenc.pairs import Index, Pairs, Scores
 
@@ -142,9 +134,6 @@ class CrossEncoder:
 class CrossFamily(Family):
     """Build, train and load cross-encoders."""
 
-    name = "cross"
-    objective = "soft_bce"
-
     def create(
         self,
         start: Path,
@@ -165,9 +154,7 @@ class CrossFamily(Family):
             if head == "segments"
             else load_module(start, "AutoModelForSequenceClassification", new_head=True, num_labels=1)
         )
-        config: Any = module.config
-        length = own_length(start, config) if max_length is None else min(max_length, position_limit(config))
-        return CrossEncoder(Transformer(module.to(compute.device), tokenizer, length, compute))
+        return CrossEncoder(Transformer.of(start, module, tokenizer, compute, max_length))
 
     def load(self, path: Path, *, compute: Compute) -> CrossEncoder:
         """Load a saved cross-encoder of any tool that has one label."""
@@ -182,8 +169,7 @@ class CrossFamily(Family):
             raise DataError(
                 f"{path} classifies into {config.num_labels} labels; a cross-encoder here has one."
             )
-        length = own_length(path, config)
-        return CrossEncoder(Transformer(module.to(compute.device), tokenizer, length, compute))
+        return CrossEncoder(Transformer.of(path, module, tokenizer, compute))
 
 
 def _with_segments(start: Path, tokenizer: Any) -> nn.Module:

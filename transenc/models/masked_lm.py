@@ -15,7 +15,7 @@ from safetensors import safe_open
 from transenc.errors import ConfigError
 from transenc.models.device import Compute
 from transenc.models.tokens import CPU_TOKENS, chunks, collate
-from transenc.models.transformer import Transformer, load_module, load_tokenizer, own_length
+from transenc.models.transformer import Transformer, load_module, load_tokenizer
 
 STARTS = ("Ġ", "▁")  # how byte-level and SentencePiece vocabularies write the space before a word
 Candidates = list[tuple[str, float]]
@@ -94,7 +94,4 @@ def load_masked_lm(path: Path, name: str, compute: Compute) -> MaskedLM:
             f"{name} is no masked language model (it lacks {missing[0]}, or has it in another shape); name one with "
             "model=NAME, such as bert-base-uncased or roberta-base."
         )
-    config: Any = module.config
-    return MaskedLM(
-        Transformer(module.to(compute.device), tokenizer, own_length(path, config), compute), name
-    )
+    return MaskedLM(Transformer.of(path, module, tokenizer, compute), name)

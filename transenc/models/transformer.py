@@ -81,6 +81,18 @@ class Transformer:
     # Scoring switches modes and replaces a layer's forward, so threads take turns; torch itself uses all cores.
     _turn: Any = field(default_factory=RLock, init=False, repr=False, compare=False)
 
+    @classmethod
+    def of(
+        cls, path: Path, module: nn.Module, tokenizer: Any, compute: Compute, max_length: int | None = None
+    ) -> Transformer:
+        """Put what was loaded of a directory on the device.
+
+        max_length: tokens that texts are cut to, at most as many as there are positions; None keeps the directory's.
+        """
+        config: Any = module.config
+        length = own_length(path, config) if max_length is None else min(max_length, position_limit(config))
+        return cls(module.to(compute.device), tokenizer, length, compute)
+
     @property
     def embeddings(self) -> nn.Embedding:
         """Return the word embeddings."""

@@ -61,8 +61,8 @@ def states(body: Any, groups: Sequence[Batch], *, first: bool = False) -> list[T
         raise RuntimeError(f"the attention of {type(body).__name__} did not go through torch's function")
     if torch.is_autocast_enabled("cpu"):
         flat = flat.float()  # for sums over tokens
-    parts = torch.split(flat, attention.counts if first else attention.sizes)
-    return [part.view(count, -1, flat.shape[-1]) for part, count in zip(parts, attention.counts, strict=True)]
+    cut = torch.split(flat, attention.counts if first else attention.sizes)
+    return [part.view(count, -1, flat.shape[-1]) for part, count in zip(cut, attention.counts, strict=True)]
 
 
 @contextmanager
