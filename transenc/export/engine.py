@@ -199,7 +199,7 @@ def load_engine(
     kind, _, number = device.partition(":")
     if kind not in DEVICES or (number and not (kind in DEVICES[2:] and number.isdecimal())):
         raise ConfigError(f"No device '{device}' for an engine. There is: auto, cpu, cuda, cuda:1, tensorrt.")
-    budget, rows = (CPU_BUDGET, BLOCK) if kind in ("auto", "cpu") else (GPU_TOKENS, BLOCK)
+    budget, rows = CPU_BUDGET if kind in ("auto", "cpu") else GPU_TOKENS, BLOCK
     providers: list[Any] = [CPU]
     if kind == "tensorrt":
         from transenc.export import tensorrt

@@ -158,7 +158,6 @@ class _Bench:
         self.check()
         if "fp32" in precisions:
             self.keep("fp32", PLAIN, "as traced")
-        optimize = optimize and "fp32" in precisions
         if optimize or "int8" in precisions:
             fused = (self.work if optimize else scratch) / OPTIMIZED
             counts = convert.fuse(plain, fused, self.scorer.module.config)

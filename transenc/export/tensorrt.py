@@ -20,7 +20,7 @@ import numpy as np
 
 from transenc import store
 from transenc.errors import ConfigError, DamagedError, MachineError, ParityError
-from transenc.export.engine import SIDECAR, Engine, load_engine, open_session, read_facts
+from transenc.export.engine import CPU, SIDECAR, Engine, load_engine, open_session, read_facts
 from transenc.export.parity import MAX_DROP, Parity, Remembered, check_parity
 from transenc.export.place import commit_at_close, place
 from transenc.export.scan import refuse_foreign
@@ -327,7 +327,7 @@ def _calibrated(model: Engine, work: Path, pairs: Pairs) -> str:
     raw = json.loads((work / SIDECAR).read_bytes())
     raw["sha256"][QDQ] = store.hash_file(work / QDQ)
     (work / SIDECAR).write_bytes(store.canonical(raw))
-    trial = dataclasses.replace(model, session=open_session(work / QDQ, ["CPUExecutionProvider"]))
+    trial = dataclasses.replace(model, session=open_session(work / QDQ, [CPU]))
     if not check_close(model, trial, pairs):
         raise ParityError(
             f"int8 with fixed ranges disagrees with {work / GRAPH} by more than {TOLERANCE['int8']}."
