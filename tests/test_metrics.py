@@ -15,6 +15,7 @@ from transenc.metrics import (
     average_precision,
     interval,
     log_odds_interval,
+    metric_for,
     pearson,
     quality,
     ranks,
@@ -71,6 +72,12 @@ def test_perfect_scores_measure_one(name: str) -> None:
     assert METRICS[name](gold, gold) == pytest.approx(1.0)
 
 
+def test_no_correlation_is_above_one_by_rounding() -> None:
+    columns = [np.arange(n) / 7 for n in range(3, 60)]
+    assert max(pearson(column, column) for column in columns) == 1
+    assert min(pearson(column, -column) for column in columns) == -1
+
+
 def test_auc_is_a_half_for_constant_scores() -> None:
     assert auc([0.5] * 4, [0, 1, 0, 1]) == 0.5
 
@@ -114,6 +121,12 @@ def test_bootstrap_is_repeatable_and_measures_the_resamples_themselves(name: str
     found = bootstrap(METRICS[name], scores, gold, samples=50, seed=3)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert found == bootstrap(METRICS[name], scores, gold, samples=50, seed=3)
+
+
+def test_up_to_twenty_thousand_pairs_are_drawn_themselves() -> None:
+    scores, gold = sample(0, n=20_000, levels=None)
+    drawn = np.random.default_rng(0).integers(20_000, size=20_000)
+    assert resampled(pearson, scores, gold, samples=1) == [pytest.approx(pearson(scores[drawn], gold[drawn]))]
 
 
 def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
@@ -167,7 +180,8 @@ def test_with_many_pairs_an_log_odds_interval_is_the_normal_one(freedom: int) ->
     drawn = np.array([0.49, 0.51])
     n = freedom + 1
     half = stats.t.ppf(0.975, freedom) * drawn.std(ddof=1) * (n / freedom) ** 0.5
-    assert log_odds_interval(drawn, 0.0, n, difference=True) == pytest.approx((-half, half), rel=0.01)
+    near = 0.01 if freedom < 39 else 1e-6  # an expansion for many
+    assert log_odds_interval(drawn, 0.0, n, difference=True) == pytest.approx((-half, half), rel=near)
     low, high = log_odds_interval(drawn, 0.5, n)
     assert np.log(high / (1 - high)) == pytest.approx(4 * half, rel=0.01)
     assert low == pytest.approx(1 - high)
@@ -182,6 +196,7 @@ def test_a_perfect_order_and_a_class_of_one_pair_tell_little_of_an_auc() -> None
         (0, 1), abs=1e-6
     )  # no overflow
     assert log_odds_interval(0 * flat, 0.0, 1, difference=True) == (0, 0)
+    assert log_odds_interval(np.array([-0.9, 0.9]), 0.5, 3, difference=True) == (-1, 1)
     assert log_odds_interval(np.nan * flat, 0.5, 2) == pytest.approx(
         (0, 1), abs=1e-6
     )  # of many sets with such a class
@@ -190,6 +205,14 @@ def test_a_perfect_order_and_a_class_of_one_pair_tell_little_of_an_auc() -> None
 def test_bootstrap_leaves_out_resamples_of_one_class() -> None:
     low, high = bootstrap(auc, [0.1, 0.2, 0.9], [0, 0, 1])
     assert low == high == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("spearman", -1), ("pearson", -1), ("auc", 0), ("average_precision", 0.5)]
+)
+def test_bootstrap_leaves_out_resamples_of_one_pair_drawn_twice(name: str, value: float) -> None:
+    assert bootstrap(METRICS[name], [0.9, 0.1], [0, 1]) == pytest.approx((value, value))
+    assert interval(np.full(3, np.nan), value) == (value, value)  # of those alone
 
 
 def test_bootstrap_of_all_sts_pairs_takes_seconds() -> None:
@@ -236,6 +259,15 @@ def test_large_sets_have_the_intervals_of_drawn_pairs(name: str, monkeypatch: py
     np.testing.assert_allclose(found, spreads(), rtol=0.1)
 
 
+def test_copies_are_drawn_together_however_many_each_pair_has() -> None:
+    scores, gold = sample(0, n=30, levels=None)
+    units, rng = np.minimum(np.arange(30), 19), np.random.default_rng(0)  # the last one stands there 11 times
+    drawn = [rng.integers(20, size=20) for _ in range(3)]
+    rows = [[i for unit in each for i in range(30) if units[i] == unit] for each in drawn]
+    expected = [pearson(scores[each], gold[each]) for each in rows]
+    assert resampled(pearson, scores, gold, units=units, samples=3).tolist() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_copies_in_large_sets_are_drawn_together(name: str) -> None:
     scores, gold = sample(0, n=LARGE + 1, levels=40)
@@ -260,6 +292,11 @@ def test_bootstrap_of_a_million_pairs_takes_seconds() -> None:
     start = time.process_time()
     bootstrap(spearman, scores, gold)
     assert time.process_time() - start < 10
+
+
+def test_one_graded_label_makes_a_correlation_the_metric() -> None:
+    assert metric_for([0, 1, 1]) == "auc"
+    assert metric_for([0, 1, 0.5]) == "spearman"
 
 
 def test_a_model_that_tells_nothing_apart_has_no_correlation_and_no_error() -> None:

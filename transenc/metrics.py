@@ -67,13 +67,10 @@ def _auc(scores: Column, gold: Column) -> float:
 
 def _average_precision(scores: Column, gold: Column) -> float:
     """Return the sum over thresholds of (recall gained) x precision; equal scores are one threshold."""
-    highest = int(scores.max())
-    total = np.bincount(scores, minlength=highest + 1)[::-1]
-    right = np.bincount(scores, gold, minlength=highest + 1)[::-1]
+    total, right = np.bincount(scores)[::-1], np.bincount(scores, gold)[::-1]
     if not 0 < right.sum() < len(gold):
         return np.nan
-    seen = np.maximum(np.cumsum(total), 1)  # a value that a resample lacks adds no recall
-    return float(right @ (np.cumsum(right) / seen) / right.sum())
+    return float(right @ (np.cumsum(right) / np.cumsum(total)) / right.sum())
 
 
 @dataclass(frozen=True)
