@@ -66,13 +66,15 @@ def test_contrastive_has_the_value_and_the_gradients_worked_out_by_hand() -> Non
 
 
 def test_complex_angles_have_the_values_worked_out_by_hand() -> None:
-    left = torch.tensor([[1.0, 0], [1, 0], [3, 4], [3, 4]])
-    right = torch.tensor([[2.0, 0], [1, 1], [4, 3], [-3, -4]])
-    # (1)(2): 1; (1)(1 - i): 1 - 1; (3 + 4i)(4 - 3i) = 24 + 7i over 25; opposite vectors: |-1|
-    assert complex_angles(torch.stack([left, right])).tolist() == pytest.approx([1, 0, 31 / 25, 1])
+    left = torch.tensor([[1.0, 0], [1, 0], [3, 4], [3, 4], [0, 0]])
+    right = torch.tensor([[2.0, 0], [1, 1], [4, 3], [-3, -4], [1, 0]])
+    # (1)(2): 1; (1)(1 - i): 1 - 1; (3 + 4i)(4 - 3i) = 24 + 7i over 25; opposite vectors: |-1|; of nothing: 0
+    assert complex_angles(torch.stack([left, right])).tolist() == pytest.approx([1, 0, 31 / 25, 1, 0])
     wanted = log(1 + exp(1 - 1 / sqrt(2))) + log(1 + exp(1 - 0))
     got = angle(torch.stack([left[:2], right[:2]]), torch.tensor([0.0, 1.0]), scale=1)
     assert got.item() == pytest.approx(wanted)
+    published = angle(torch.stack([left[:2], right[:2]]), torch.tensor([0.0, 1.0]))
+    assert published.item() == pytest.approx(20 * (1 - 1 / sqrt(2)) + 20 * (1 - 0), abs=0.01)  # scale 20
 
 
 def plain_cosent() -> float:
@@ -128,6 +130,8 @@ def test_kl_at_temperature_one_has_the_gradient_of_soft_bce_and_is_zero_at_the_l
     (of_bce,) = torch.autograd.grad(soft_bce(x, labels), x)
     assert torch.allclose(of_kl, of_bce, atol=1e-6)
     assert kl(torch.logit(labels), labels).item() == pytest.approx(0, abs=1e-6)
+    ends = torch.tensor([0.0, 1.0])  # whose logits would be infinite
+    assert kl(torch.logit(ends, eps=1e-4), ends).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", [n for n, o in PAIR_OBJECTIVES.items() if o.takes != "sides"])
@@ -170,6 +174,17 @@ def test_what_is_no_negative_leaves_the_sum_of_info_nce() -> None:
     expected = torch.stack([torch.logsumexp(row, 0) - row[0] for row in kept]).mean()
     assert info_nce(first, second, 0.1, alike).item() == pytest.approx(expected.item(), abs=1e-6)
     assert info_nce(first, second, 0.1, torch.eye(3, dtype=torch.bool)) == info_nce(first, second, 0.1)
+
+
+def test_nt_xent_equals_a_plain_loop_over_its_definition() -> None:
+    first, second = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    views = F.normalize(torch.cat([first, second]), dim=1).tolist()
+    terms = []
+    for i, view in enumerate(views):
+        logits = [sum(a * b for a, b in zip(view, other, strict=True)) / 0.1 for other in views]
+        others = [exp(logits[j]) for j in range(6) if j != i]
+        terms.append(log(sum(others)) - logits[(i + 3) % 6])  # the other view of the same sentence
+    assert nt_xent(first, second, 0.1).item() == pytest.approx(sum(terms) / 6, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", [info_nce, nt_xent])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from transenc.averaging import Average
 from transenc.config import FitSettings
 from transenc.errors import DataError, Interrupted
 from transenc.interrupt import StopFlag
@@ -232,6 +233,28 @@ def test_the_matrix_of_cosines_counts_a_sentence_s_own_views_apart() -> None:
     assert cosine_matrix_mse(eye, eye, 5 * eye, 3 * eye).item() == 0
     assert cosine_matrix_mse(eye, eye, ones, ones).item() == pytest.approx(1.0)  # own 0, others 1
     assert cosine_matrix_mse(eye, eye, eye, eye.flip(0)).item() == pytest.approx(1.3)  # own 1, others 1
+    turned = torch.tensor([[1, 0], [0.6, 0.8]])  # own 0 and 0.2 squared, others 0 and 0.6 squared
+    assert cosine_matrix_mse(eye, eye, eye, turned).item() == pytest.approx(0.3 * 0.02 + 0.18)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("ema:0.9", [1, 1.75, (4 * 1.75 + 9 * 4) / 13]),  # decays of 3 / 12 and 4 / 13
+        ("ema:0.1", [1, 1.9, 3.79]),
+        ("last:0.5", [None, 2, 3]),  # 1.5 steps are two
+        ("last:0.3", [None, None, 4]),
+        ("none", [None] * 3),
+    ],
+)
+@torch.no_grad()
+def test_a_mean_of_weights_is_the_one_worked_out_by_hand(spec: str, expected: list[float | None]) -> None:
+    module, average = torch.nn.Linear(1, 1, bias=False), Average(spec, 3)
+    for step, (weight, mean) in enumerate(zip([1.0, 2.0, 4.0], expected, strict=True), start=1):
+        module.weight.fill_(weight)
+        average.update(module, step)
+        found = average.weights["weight"].item() if average.weights else None
+        assert found == (mean if mean is None else pytest.approx(mean))
 
 
 def passed_through(average: str) -> tuple[list[torch.Tensor], torch.nn.Module]:
