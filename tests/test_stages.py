@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 
 from tests.conftest import make_pairs
 from tests.tiny import ARCHITECTURES, LENGTH, tiny_plm
+from transenc import objectives
 from transenc.config import METHODS, OBJECTIVES, UNFIT, DistillSettings, PrimeSettings, build
 from transenc.errors import ConfigError, DataError, Interrupted
 from transenc.interrupt import StopFlag
@@ -368,6 +370,30 @@ def test_a_student_learns_its_labels(family: str, objective: str, plm: Path) -> 
     # Losses of the order alone need not make scores proportional to labels.
     by_order = objective in ("cosent", "angle", "listnet", "listmle")
     assert after > max(before, 0.6) if by_order else after > max(before + 0.2, 0.6)
+
+
+@pytest.mark.parametrize("family", ["bi", "cross"])
+def test_the_loss_of_a_step_is_the_objective_that_was_named(family: str, plm: Path) -> None:
+    pairs = make_pairs(8).with_scores(np.linspace(0.1, 0.9, 8))  # without ties, which keep the batch's order
+    model = {"bi": BiFamily, "cross": CrossFamily}[family]().create(
+        plm, compute=CPU, max_length=24, pooling="mean"
+    )
+    start, labels = deepcopy(model.module.state_dict()), torch.tensor(pairs.scores)
+    scores = torch.from_numpy(model.score(pairs))
+    for name in (name for name in OBJECTIVES if (name, family) not in UNFIT):
+        settings = DistillSettings(objective=name, epochs=1, batch_size=8, both_orders=False, dropout=0.0)
+        run, losses = fitting(settings), []
+        run.report = lambda progress: losses.append(progress.loss)  # noqa: B023
+        model.module.load_state_dict(start)
+        distill_model(model, pairs, settings, run)
+        taken = {"soft_bce": scores.logit(), "kl": scores.logit()}.get(name, scores)
+        if name == "angle":
+            model.module.load_state_dict(start)
+            model.transformer.changed()
+            sides = [model.encode(pairs.column(side)) for side in (pairs.left, pairs.right)]
+            taken = torch.from_numpy(np.stack(sides))
+        wanted = getattr(objectives, name)(taken, labels).item()
+        assert losses == [pytest.approx(wanted, rel=1e-4)], name
 
 
 @pytest.mark.parametrize(
