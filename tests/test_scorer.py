@@ -7,7 +7,7 @@ import pytest
 
 from transenc.errors import DataError
 from transenc.pairs import Pairs, Scores
-from transenc.scorer import BothOrders, blend, rank_mean, to_labels, to_ranks
+from transenc.scorer import BothOrders, blend, rank_mean, to_labels, to_ranks, weighted_mean
 
 CROSS = np.array([0.9, 0.2, 0.4, 0.95], np.float32)
 BI = np.array([0.5, -0.1, 0.7, 0.6], np.float32)
@@ -35,6 +35,10 @@ def test_labels_are_blended_of_the_teacher_and_the_learner(
     np.testing.assert_allclose(blend(CROSS, BI, transform, mix), expected, atol=1e-6)
 
 
+def test_a_weighted_mean_takes_weights_of_any_sum() -> None:
+    np.testing.assert_allclose(weighted_mean([CROSS, BI], [6, 2]), 0.75 * CROSS + 0.25 * BI, atol=1e-6)
+
+
 def test_a_bi_encoder_that_teaches_has_nothing_to_blend_with() -> None:
     np.testing.assert_array_equal(blend(BI, None, "match", 0.5), BI)
 
@@ -53,7 +57,9 @@ def test_a_broken_teacher_makes_no_labels_by_any_way(way: str, bad: float) -> No
 
 
 def test_clipping_is_counted_and_can_be_left_out_to_compare() -> None:
-    assert (to_labels(BI).clipped, to_labels(BI).values.min()) == (1, 0)
+    outside = np.array([-0.1, 0.0, 0.5, 1.0, 1.2], np.float32)
+    assert to_labels(outside).values.tolist() == [0, 0, 0.5, 1, 1]
+    assert to_labels(outside).clipped == 2
     unclipped = to_labels(BI, clip=False)
     assert (unclipped.clipped, unclipped.rule) == (0, "no clipping")
     np.testing.assert_array_equal(unclipped.values, BI)
