@@ -113,7 +113,9 @@ def test_the_candidates_are_those_of_the_sampler_it_names():
     assert Kde("semantic").needs_encoder and not kde.needs_encoder
 
 
-@pytest.mark.parametrize("spec", ["kde:rule=best", "kde:threshold=1", "kde:candidates=bm52"])
+@pytest.mark.parametrize(
+    "spec", ["kde:rule=best", "kde:threshold=0", "kde:threshold=1", "kde:candidates=bm52"]
+)
 def test_wrong_options_are_refused(spec):
     with pytest.raises(ConfigError):
         registry.create(registry.SAMPLERS, spec)

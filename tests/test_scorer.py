@@ -16,6 +16,7 @@ BI = np.array([0.5, -0.1, 0.7, 0.6], np.float32)
 def test_ranks_run_from_zero_to_one_and_ties_share() -> None:
     np.testing.assert_allclose(to_ranks(CROSS), [2 / 3, 0, 1 / 3, 1])
     np.testing.assert_allclose(to_ranks(np.array([2, 1, 2], np.float32)), [0.75, 0, 0.75])
+    assert to_ranks(CROSS[:1]).tolist() == CROSS[:1].tolist()  # one score has no others to rank it among
 
 
 @pytest.mark.parametrize(
