@@ -28,6 +28,13 @@ def test_the_density_is_scipys(n, a, b):
 def test_equal_scores_have_a_density_too():
     assert np.isfinite(density(np.full(5, 0.3))).all()
     assert density(np.array([0.3])).argmax() == round(0.3 * (len(GRID) - 1))
+    steps = len(GRID) - 1  # the bandwidth is one of them
+    np.testing.assert_allclose(density(np.array([0.5])), stats.norm(0.5, 1 / steps).pdf(GRID), atol=1e-9)
+    assert density(np.array([1.0])).argmax() == steps
+    left, right, between = (density(np.array([place / steps])) for place in (307, 308, 307.25))
+    np.testing.assert_allclose(between, 0.75 * left + 0.25 * right)  # in proportion to its distance
+    outside = density(np.array([-0.2, 1.2]))  # as labels that were not clipped may be: they count at the ends
+    np.testing.assert_allclose(outside, outside[::-1])
 
 
 def test_acceptance_is_the_ratio_of_the_densities_and_at_most_one():
@@ -37,6 +44,7 @@ def test_acceptance_is_the_ratio_of_the_densities_and_at_most_one():
     q = acceptance(gold, silver, s)
     np.testing.assert_allclose(q, np.where(f_gold >= f_silver, 1, f_gold / f_silver))
     assert (q == 1).any() and (q < 0.5).any()
+    assert acceptance(0 * gold, 0 * silver, s[:1]) == 1  # neither has any
 
 
 def test_pairs_are_kept_as_often_as_the_rule_says():
@@ -81,14 +89,32 @@ def test_binary_gold_keeps_all_positives_and_negatives_in_golds_ratio():
     positives = set(np.flatnonzero(silver >= 0.5))
     assert positives <= set(kept)
     assert len(kept) == 3 * len(positives)
+    assert (np.diff(kept) > 0).all()
     assert report["rule"] == "balance"
     assert report["positive_kept"] == pytest.approx(1 / 3)
     assert report["kl_kept"] < report["kl_offered"]
+    assert Kde(rule="kde").keep(gold, silver, np.random.default_rng(0))[1]["rule"] == "kde"
+
+
+def test_a_score_at_the_threshold_is_positive():
+    kept, report = Kde(rule="balance", threshold=0.5).keep(
+        [0.5, 0.4], [0.5, 0.4, 0.4], np.random.default_rng(0)
+    )
+    assert (report["positive_gold"], report["positive_kept"]) == (0.5, 0.5)
+    assert 0 in kept
+
+
+def test_negatives_are_kept_in_golds_ratio_to_the_nearest_pair():
+    kept, _ = Kde().keep([1.0, 1.0, 0.0, 0.0, 0.0], [0.9, 0.1, 0.1, 0.1], np.random.default_rng(0))
+    assert len(kept) == 3  # 1.5 negatives are two
 
 
 def test_too_few_negatives_are_all_kept():
     kept, _ = Kde().keep([1.0, 0.0, 0.0], [0.9, 0.8, 0.1], np.random.default_rng(0))
     assert kept.tolist() == [0, 1, 2]
+    kept, report = Kde().keep([1.0, 0.0], [0.9, 0.8], np.random.default_rng(0))
+    assert kept.tolist() == [0, 1]  # there are none
+    assert np.isfinite(report["kl_kept"])
 
 
 @pytest.mark.parametrize(
@@ -96,6 +122,7 @@ def test_too_few_negatives_are_all_kept():
     [
         ([], [0.1], "give some with --gold"),
         ([1.0, 1.0], [0.1, 0.9], "one class"),
+        ([0.0, 0.0], [0.1, 0.9], "one class"),
         ([1.0, 0.0], [0.1, 0.2], "None of 2 labelled pairs is positive"),
         ([0.9, 0.91], [0.1] * 5, "kept none of 5"),
     ],

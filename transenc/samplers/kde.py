@@ -132,7 +132,7 @@ def balance(
         raise DataError(f"All {len(gold)} gold labels are of one class; the balance rule needs both.")
     if not len(positives):
         raise DataError(f"None of {len(silver)} labelled pairs is positive; mine closer pairs (bm25).")
-    wanted = round(len(positives) * float(np.mean(~gold) / np.mean(gold)))
+    wanted = round(len(positives) * np.count_nonzero(~gold) / np.count_nonzero(gold))
     chosen = rng.choice(negatives, min(wanted, len(negatives)), replace=False)
     kept = np.sort(np.concatenate([positives, chosen])).astype(np.int64)
 
