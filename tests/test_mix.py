@@ -23,6 +23,7 @@ from transenc.samplers.semantic import Semantic
         ("bm25:.5:k=5,random:.5:per_sentence=2", [("bm25:k=5", 0.5), ("random:per_sentence=2", 0.5)]),
         ("bm25:0.5,k=5,semantic:0.5", [("bm25:k=5", 0.5), ("semantic", 0.5)]),
         ("random:1", [("random", 1.0)]),
+        ("bm25:0.5 , random :0.5", [("bm25", 0.5), ("random", 0.5)]),
         ("bm25", None),
         ("bm25:k=5", None),
         ("bm25+semantic:k=5", None),
@@ -36,6 +37,7 @@ def test_a_spec_names_one_sampler_or_several_in_shares(spec, expected):
     ("spec", "message"),
     [
         ("bm25:0.5,random", "'random' in .* neither name:share nor option=value"),
+        ("bm25:0.5,random:k=5", "'random:k=5' in .* neither name:share nor option=value"),
         ("bm25:0.5,random:0", "must be above 0"),
         ("bm25:0.5,bm52:0.5", "Did you mean 'bm25'"),
         ("bm25:0.5:q=1,random:0.5", "no option 'q'"),
@@ -66,6 +68,10 @@ def test_the_shares_hold_to_the_pair(spec, share):
     assert set(pairs[:first]) <= lexical
     assert not set(pairs[first:]) & lexical  # what both find counts for the first
     assert len(set(pairs)) == len(pairs)
+
+
+def test_shares_are_kept_to_the_nearest_pair():
+    assert Mix("m", (Bm25(), Random()), (0.6, 0.4)).counts([4, 9]) == [4, 3]  # 2.67 of the second
 
 
 def test_a_mix_is_as_large_as_its_shares_allow_after_gold_pairs_are_left_out():

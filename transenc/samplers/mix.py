@@ -43,7 +43,7 @@ class Mix:
     def counts(self, available: Sequence[int]) -> list[int]:
         """Return how many pairs of each member make the largest mix in these shares, to the nearest pair."""
         total = min(n / share for n, share in zip(available, self.shares, strict=True))
-        return [min(n, round(total * share)) for n, share in zip(available, self.shares, strict=True)]
+        return [round(total * share) for share in self.shares]
 
 
 def parse_mix(spec: str) -> list[tuple[str, float]] | None:
