@@ -301,6 +301,50 @@ def test_the_average_is_what_is_scored_and_kept_while_training_goes_on_without_i
     assert torch.allclose(module[0].weight, torch.stack(plain[6:]).mean(0), atol=1e-6)
 
 
+def test_every_change_of_the_weights_is_told_before_they_are_used() -> None:
+    module, loss_of = problem()
+    told: list[list[bytes]] = []
+    scores = iter([0.1, 0.9, 0.2, 0.3, 0.4, 0.5])
+
+    def evaluate() -> float:
+        assert told[-1] == weights(module)
+        return next(scores)
+
+    def loss(index: np.ndarray[Any, Any]) -> torch.Tensor:
+        assert not told or told[-1] == weights(module)
+        return loss_of(index)
+
+    settings = SETTINGS.model_copy(update={"average": "last:0.9"})
+    fit(
+        module,
+        20,
+        loss,
+        Fit(settings, Compute(), 7, "stage", evaluate=evaluate, changed=lambda: told.append(weights(module))),
+    )
+    assert told[-1] == weights(module)
+
+
+def test_a_trial_is_the_first_steps_of_the_whole_training_and_is_scored_at_its_end() -> None:
+    settings = SETTINGS.model_copy(update={"evaluate_every": 100, "epochs": 1})  # of 4 steps
+    seen: list[list[bytes]] = []
+    module, loss_of = problem()
+    fit(
+        module,
+        20,
+        loss_of,
+        Fit(settings, Compute(), 7, "stage", changed=lambda: seen.append(weights(module))),
+    )
+    module, loss_of = problem()
+    trial = fit(
+        module,
+        20,
+        loss_of,
+        Fit(settings, Compute(), 7, "stage", evaluate=lambda: measured(module), limit=0.3),
+    )
+    assert weights(module) == seen[1]  # 1.2 steps are two
+    assert (trial.limit, trial.best_step, trial.history) == (2, 2, [(2, measured(module))])
+
+
 def test_the_start_is_kept_when_no_step_beats_it() -> None:
     module, loss_of = problem()
     before = weights(module)
