@@ -404,8 +404,9 @@ def test_chunks_cost_as_little_as_any_split_of_the_sorted_sequences(n: int, pass
     assert sum(len(g) * lengths[g].max() + pass_cost for g in groups) == least[-1]
 
 
-def test_chunks_of_nothing_are_none() -> None:
+def test_chunks_of_nothing_are_none_and_those_of_empty_sequences_hold_them() -> None:
     assert chunks(np.zeros(0, np.int64), 128) == []
+    assert sorted(np.concatenate(chunks(np.array([0, 3, 0]), 128)).tolist()) == [0, 1, 2]
 
 
 def test_arrays_reach_a_gpu_through_pinned_memory_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

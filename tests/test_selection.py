@@ -111,17 +111,18 @@ def test_a_start_without_dropout_is_judged_under_some(plm: Path) -> None:
 
 def test_the_score_of_the_start_is_no_trials_score(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Every trial has it, so it would hide which of them is the best until one has passed it."""
-    ends = iter([0.2, 0.4, 0.3])
+    ends = iter([0.2, 0.4, 0.4])  # the first of the best is kept
 
     def train(seed: int, checkpoints: Checkpoints, limit: float | None) -> tuple[Any, Fitted]:
-        return None, Fitted(history=[(0, 0.9), (3, next(ends))], limit=3)
+        # A winner may have gone on before it was stopped, as to step 4.
+        return None, Fitted(history=[(0, 0.9), (1, 0.1), (3, next(ends)), (4, 0.8)], limit=3)
 
     settings = DistillSettings(trials=3, trial_share=0.5, keep_start=True)
     with caplog.at_level("INFO"):
         tried = try_seeds(settings, 1, Store(tmp_path).checkpoints("stage", "x"), train)
-    assert (tried.kept, tried.scores) == (1, [0.2, 0.4, 0.3])
+    assert (tried.kept, tried.scores) == (1, [0.2, 0.4, 0.4])
     assert caplog.messages == [
-        "stage: 3 seeds, each for 0.5 of the steps, have 20.00, 40.00, 30.00; the best one is trained on."
+        "stage: 3 seeds, each for 0.5 of the steps, have 20.00, 40.00, 40.00; the best one is trained on."
     ]
 
 

@@ -118,11 +118,13 @@ def test_heads_drop_in_training_alone_and_the_rest_is_scaled(kind: str, tmp_path
         plain = model.vectors(tokens, index[:1])
         model.transformer.padded = False
         with drop_heads(model.transformer, 0.5):
+            assert model.transformer.padded
             model.module.eval()
             assert torch.equal(model.vectors(tokens, index[:1]), plain)
             model.module.train()
             torch.manual_seed(0)
             dropped = model.vectors(tokens, index)
+        assert not model.transformer.padded
         assert len(dropped.round(decimals=5).unique(dim=0)) > 2
         model.module.train()
         torch.testing.assert_close(model.vectors(tokens, index[:1]), plain)
