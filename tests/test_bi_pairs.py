@@ -107,6 +107,14 @@ def test_a_bi_encoder_is_held_to_the_bar_of_its_own_pairs() -> None:
     candidates = {c["model"]: c for c in choose_by_agreement(models, judged, scores, {"s0": True})[1]}
     assert (candidates["cross"]["needed"], candidates["bi"]["needed"]) == (0.95, 0.85)
     assert candidates["bi"]["learnt"]
+    # Of a start that was not tuned, more than words in common tell is asked for.
+    judged["bi"]["words"] = 0.92
+    raw = {c["model"]: c for c in choose_by_agreement(models, judged, scores, {"s0": False})[1]}
+    assert {name: (c["needed"], c["learnt"]) for name, c in raw.items()} == {
+        "start": (0.0, True),
+        "cross": (0.1, True),
+        "bi": (0.92, False),
+    }
     del judged["start"]["noise_own"]
     candidates = {c["model"]: c for c in choose_by_agreement(models, judged, scores, {"s0": True})[1]}
     assert candidates["bi"]["needed"] == 0.95
