@@ -200,6 +200,23 @@ def test_priming_pulls_the_two_views_together(method: str, plm: Path) -> None:
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
 
 
+@pytest.mark.parametrize(
+    ("method", "loss"), [("simcse", objectives.info_nce), ("mirror", objectives.nt_xent)]
+)
+def test_the_loss_of_priming_is_that_of_its_method_at_its_temperature(
+    method: str, loss: Any, plm: Path
+) -> None:
+    model = BiFamily().create(plm, compute=CPU, max_length=24, pooling="mean")
+    sentences = list(make_pairs(5).sentences)
+    vectors = torch.from_numpy(model.encode(sentences))
+    own = {"temperature": 0.3, "dropout": 0.0, "head": False, "span_mask": 0, "drop_heads": 0.0}
+    settings = build({"plm": ["x"], "prime": {"method": method, "batch_size": 10, "epochs": 1, **own}}).prime
+    run, losses = fitting(settings), []
+    run.report = lambda progress: losses.append(progress.loss)
+    prime_model(model, sentences, settings, run)
+    assert losses == [pytest.approx(loss(vectors, vectors, 0.3).item(), rel=1e-5)]
+
+
 @pytest.mark.parametrize("repeated", [False, True])
 def test_pairs_are_learnt_as_by_multiple_negatives_ranking(repeated: bool, plm: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer

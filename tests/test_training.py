@@ -16,7 +16,7 @@ from transenc.models.device import Compute
 from transenc.objectives import cosine_matrix_mse, cosine_mse, info_nce, nt_xent, soft_bce
 from transenc.seeds import random_state_kept
 from transenc.store import Store
-from transenc.training import Fit, fit, learning_rate, order
+from transenc.training import Fit, adamw, fit, learning_rate, order
 
 
 def problem(seed: int = 0) -> tuple[torch.nn.Module, Any]:
@@ -120,6 +120,67 @@ def test_the_best_weights_are_kept_and_the_last_without_evaluation() -> None:
     fitted = fit(module, 20, loss_of, Fit(SETTINGS, Compute(), 7, "stage"))
     assert weights(module) == kept[-1]
     assert fitted.best_step == 12
+
+
+def test_the_count_of_steps_between_evaluations_restarts_at_each_epoch() -> None:
+    module, loss_of = problem()
+    settings = SETTINGS.model_copy(update={"evaluate_every": 3})  # of 4 steps an epoch
+    fitted = fit(module, 20, loss_of, Fit(settings, Compute(), 7, "stage", evaluate=lambda: 0.0))
+    assert [step for step, _ in fitted.history] == [3, 4, 7, 8, 11, 12]
+
+
+def test_the_recorded_curve_has_the_means_of_windows_of_losses() -> None:
+    module, loss_of = problem()
+    losses: list[float] = []
+    run = Fit(SETTINGS.model_copy(update={"batch_size": 1}), Compute(), 7, "stage")
+    run.report = lambda progress: losses.append(progress.loss)  # type: ignore[arg-type]
+    fitted = fit(module, 20, loss_of, run)
+    assert fitted.losses == [
+        (50, pytest.approx(np.mean(losses[:50]))),
+        (60, pytest.approx(np.mean(losses[50:]))),
+    ]
+
+
+def test_a_training_is_that_of_torchs_own_parts() -> None:
+    settings = SETTINGS.model_copy(update={"max_grad_norm": 0.5, "weight_decay": 0.3})
+    module, loss_of = problem()
+    module[1].p = 0.0  # type: ignore[index,assignment]
+    fit(module, 20, loss_of, Fit(settings, Compute(), 7, "stage"))
+    plain, loss_of = problem()
+    first, _, last = plain.eval().children()
+    groups = [
+        {"params": [first.weight, last.weight], "weight_decay": 0.3},
+        {"params": [first.bias, last.bias], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups)
+    for step in range(12):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, 12, settings)
+        optimizer.zero_grad()
+        examples = order(7, "stage", step // 4, 20)
+        loss_of(examples[6 * (step % 4) :][:6]).backward()
+        assert torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5) > 0.5
+        optimizer.step()
+    for found, wanted in zip(module.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_biases_and_normalisation_weights_do_not_decay() -> None:
+    vector, matrix = torch.zeros(2), torch.zeros(2, 2)
+    given = {
+        "weight": matrix,
+        "bias": vector,
+        "norm.weight": vector,
+        "positions.bias": matrix,
+        "frozen": matrix,
+    }
+    trained = {name: torch.nn.Parameter(value, name != "frozen") for name, value in given.items()}
+    names = {id(parameter): name for name, parameter in trained.items()}
+    groups = adamw(trained, FitSettings(weight_decay=0.2)).param_groups
+    assert [(g["weight_decay"], [names[id(p)] for p in g["params"]]) for g in groups] == [
+        (0.2, ["weight"]),
+        (0.0, ["bias", "norm.weight", "positions.bias"]),
+    ]
 
 
 def test_evaluating_does_not_shift_order_or_dropout() -> None:
