@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from tests.conftest import make_pairs
 from tests.runs import content, run_small, small_runner
 from transenc import kinds
-from transenc.agreement import held_out
+from transenc.agreement import agreement, held_out, uniformity, word_overlap
 from transenc.config import DistillSettings
 from transenc.errors import Interrupted
 from transenc.interrupt import StopFlag
@@ -107,6 +110,49 @@ def test_a_start_without_dropout_is_judged_under_some(plm: Path) -> None:
     assert noise is not None
     assert noise == usual
     assert noise < 1
+
+
+class Judged:
+    """Scores pairs lower the more words they share, and under dropout by chance too; vectors by the first letter."""
+
+    def __init__(self, family: str) -> None:
+        self.family, self.transformer = family, SimpleNamespace(noisy=False)
+
+    def noise(self, n: int) -> np.ndarray[Any, Any]:
+        return (torch.rand(n).numpy() if self.transformer.noisy else np.zeros(n)).astype(np.float32)
+
+    def score(self, pairs: Pairs) -> np.ndarray[Any, Any]:
+        return self.noise(len(pairs)) - word_overlap(pairs)
+
+    def encode(self, sentences: list[str]) -> np.ndarray[Any, Any]:
+        angles = np.array([ord(sentence[0]) for sentence in sentences]) + self.noise(len(sentences))
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("family", ["bi", "cross"])
+def test_a_model_is_judged_on_what_it_was_taught_and_under_two_draws_of_dropout(family: str) -> None:
+    model, held, taught, own = Judged(family), make_pairs(30), make_pairs(25, seed=1), make_pairs(28, seed=2)
+    taught = taught.with_scores(np.random.default_rng(0).random(25, np.float32))
+    scores, facts = judge(model, held, taught, 5, own=own)
+    np.testing.assert_array_equal(scores, -word_overlap(held))
+
+    def noise(pairs: Pairs) -> float:
+        views = []
+        for seed in (6, 7):
+            torch.manual_seed(seed)
+            views.append(torch.rand(len(pairs)).numpy() - word_overlap(pairs))
+        return agreement(*views)
+
+    told = agreement(word_overlap(taught), np.asarray(taught.scores))
+    assert (facts["labels"], facts["words"]) == (-told, told)
+    assert (facts["noise"], facts["noise_own"]) == (noise(held), noise(own))
+    assert not model.transformer.noisy
+    vectors = model.encode(list(held.sentences))
+    assert facts["uniformity"] == (uniformity(vectors) if family == "bi" else None)
+    assert (facts["alignment"] or 0) > 0 if family == "bi" else facts["alignment"] is None
+    # Of the pairs that it was taught, other labels are other facts; without any there are none.
+    assert judge(model, taught, taught, 5)[1]["labels"] == -told
+    assert judge(model, held, None, 5)[1]["labels"] is None
 
 
 def test_the_score_of_the_start_is_no_trials_score(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
