@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import typer.main
 
+from transenc import registry
 from transenc.cli.app import app
+from transenc.config import METHODS, OBJECTIVES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -65,3 +67,21 @@ def test_the_commands_of_the_pages_are_understood(line: str) -> None:
         command = command.commands[words.pop(0)]
     if words and "..." not in line:
         command.make_context(command.name, words)  # raises for an option that there is not, or that lacks
+
+
+NAMES = {
+    "augmented-sbert.md": [
+        name
+        for group in (registry.SAMPLERS, registry.AUGMENTERS)
+        for name in registry.names(group)
+        if registry.owner(group, name)[0] == "transenc"
+    ],
+    "method.md": list(METHODS),
+    "objectives.md": list(OBJECTIVES),
+}
+
+
+@pytest.mark.parametrize(("page", "name"), [(page, name) for page, names in NAMES.items() for name in names])
+def test_what_can_be_named_has_a_row_in_its_page(page: str, name: str) -> None:
+    first_columns = re.findall(r"^\| (`[^|]*`) \|", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert any(re.search(rf"`{re.escape(name)}[`:]", column) for column in first_columns)
