@@ -83,5 +83,15 @@ NAMES = {
 
 @pytest.mark.parametrize(("page", "name"), [(page, name) for page, names in NAMES.items() for name in names])
 def test_what_can_be_named_has_a_row_in_its_page(page: str, name: str) -> None:
-    first_columns = re.findall(r"^\| (`[^|]*`) \|", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
+    first_columns = re.findall(
+        r"^\| (`[^|]*`) \|", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert any(re.search(rf"`{re.escape(name)}[`:]", column) for column in first_columns)
+
+
+PLACES = re.findall(r"`(\w+)` \(`(\w[\w/]*\.py)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("name", "file"), PLACES)
+def test_what_contributors_are_sent_to_is_there(name: str, file: str) -> None:
+    assert re.search(rf"^(?: *def )?{name}\b", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
