@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import typer.main
 from transenc import registry
 from transenc.cli.app import app
 from transenc.config import METHODS, OBJECTIVES
+from transenc.tasks import declared
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -95,3 +97,15 @@ PLACES = re.findall(r"`(\w+)` \(`(\w[\w/]*\.py)`", (ROOT / "CONTRIBUTING.md").re
 @pytest.mark.parametrize(("name", "file"), PLACES)
 def test_what_contributors_are_sent_to_is_there(name: str, file: str) -> None:
     assert re.search(rf"^(?: *def )?{name}\b", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_page_of_files_names_each_file_of_a_task() -> None:
+    text = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+    written: set[str] = set()
+    for name in re.findall(r"`(\S+\.tsv)`", text):
+        parts = [part.split(",") for part in re.split(r"[{}]", name)]
+        written |= {"".join(chosen) for chosen in product(*parts)}
+    pool = declared.STS_POOL[0]
+    files = [each for each in vars(declared).values() if isinstance(each, declared.File)]
+    names = {each.name for each in (*files, *declared.STS_PARTS, *pool)}
+    assert len(names) > 15 and names <= written, names - written
