@@ -457,6 +457,12 @@ def test_no_line_of_a_csv_text_with_line_breaks_is_a_row_and_a_stray_quote_takes
     assert "is not closed on this line" in rejects[4].reason
 
 
+def test_a_stray_quote_takes_no_later_line_than_the_first_with_a_quote() -> None:
+    path = save("p.csv", b'text1,text2\n"stray,x\ne,f\n"g","h"\n6" nail,i\n')
+    pairs = read_pairs(path, scores="ignored", skip_bad=SkipBad(1))
+    assert rows_of(pairs) == [("e", "f"), ("g", "h"), ('6" nail', "i")]
+
+
 def test_a_file_of_bad_rows_alone_is_refused_whatever_the_limit() -> None:
     with pytest.raises(DataError, match=r"1 bad row of 1; no row can be used"):
         read_pairs(save("p.txt", b"a"), scores="optional", skip_bad=SkipBad.parse("100%"))

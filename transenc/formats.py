@@ -6,7 +6,6 @@ import csv
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from transenc.lines import BadRow, check_file, one_line, show, text_lines
 
 Column = tuple[str, ...]  # the names that a column may have; the first is the one we write
 Line = tuple[int, str | BadRow]
+Record = tuple[int, list[str] | BadRow]
 Rows = tuple[Iterator[tuple[int, Any]], Callable[[Any], Sequence[object] | None]]
 
 
@@ -52,6 +52,7 @@ def _place(
 
 
 USE_JSONL = "(text with line breaks: use .jsonl)"
+OPEN = f"a quote of a line above is still open on this line {USE_JSONL}"
 CLOSED = f"a quote of a line above is closed on this line {USE_JSONL}"
 
 
@@ -59,11 +60,6 @@ class OpenQuote(BadRow):
     """A quote that is not closed on its line, so that the text may go on over line breaks."""
 
 
-def _split_tsv(line: str) -> list[str]:
-    return line.split("\t")
-
-
-@lru_cache(maxsize=1)  # a line is looked at for open quotes, then parsed
 def _split_csv(line: str) -> list[str]:
     """Split one line, which is one record: a stray quote cannot swallow the lines after it."""
     try:
@@ -74,8 +70,13 @@ def _split_csv(line: str) -> list[str]:
         raise BadRow(str(error)) from None
 
 
-def _lone_lines(lines: Iterator[Line]) -> Iterator[Line]:
-    """Yield the lines of a CSV file; all those that a text with line breaks lies on are bad rows."""
+def _tsv_records(lines: Iterator[Line]) -> Iterator[Record]:
+    for number, line in lines:
+        yield number, line if isinstance(line, BadRow) else line.split("\t")
+
+
+def _csv_records(lines: Iterator[Line]) -> Iterator[Record]:
+    """Split the lines of a CSV file; all those that a text with line breaks lies on are bad rows."""
     waiting: deque[Line] = deque()  # looked at already
 
     def following() -> Iterator[Line]:
@@ -83,29 +84,21 @@ def _lone_lines(lines: Iterator[Line]) -> Iterator[Line]:
             yield line
 
     for number, line in following():
-        if isinstance(line, BadRow) or '"' not in line:
-            yield number, line
-            continue
+        found: list[str] | BadRow
         try:
-            _split_csv(line)
-        except OpenQuote as error:
-            read, closed = _to_the_end(line, following())
-            if closed:
-                yield number, error
-                for inner, _ in read[:-1]:
-                    yield inner, BadRow(f"a quote of a line above is still open on this line {USE_JSONL}")
-                yield read[-1][0], BadRow(CLOSED)
-                continue
-            waiting.extendleft(reversed(read))  # a stray quote: it takes no line but its own
-        except BadRow:
-            pass  # told where the line is parsed
-        yield number, line
+            found = line if isinstance(line, BadRow) else _split_csv(line)
+        except BadRow as error:
+            found = error
+        yield number, found
+        if isinstance(line, str) and isinstance(found, OpenQuote):
+            waiting.extendleft(reversed(_torn(line, following())))
 
 
-def _to_the_end(line: str, lines: Iterator[Line]) -> tuple[list[Line], bool]:
-    """Read on from a line with an open quote; return what was read, and whether a quote closes the text.
+def _torn(line: str, lines: Iterator[Line]) -> list[Line]:
+    """Read on from a line with an open quote; return what was read, with bad rows for the lines of its text.
 
-    No further than the longest text that csv takes, which is 131,072 characters.
+    If no text ends well, as after a stray quote, only a line that closes the quote is one. Reads no further than the
+    longest text that csv takes, which is 131,072 characters.
     """
     read: list[Line] = []
 
@@ -119,42 +112,37 @@ def _to_the_end(line: str, lines: Iterator[Line]) -> tuple[list[Line], bool]:
 
     try:
         next(csv.reader(text(), strict=True))
+        read[:-1] = [(number, BadRow(OPEN)) for number, _ in read[:-1]]
     except csv.Error:
-        return read, False
-    return read, True
+        pass  # a stray quote
+    # Two quotes in a row stand for one, so a line with an odd number of them closes the text.
+    if read and isinstance(last := read[-1][1], str) and last.count('"') % 2:
+        read[-1] = (read[-1][0], BadRow(CLOSED))
+    return read
 
 
-def _table(split: Callable[[str], list[str]]) -> Callable[[Path, Sequence[Column], Sequence[Column]], Rows]:
+RECORDS = {".tsv": _tsv_records, ".csv": _csv_records}
+
+
+def _table(
+    records: Callable[[Iterator[Line]], Iterator[Record]],
+) -> Callable[[Path, Sequence[Column], Sequence[Column]], Rows]:
     def read(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Rows:
-        lines = text_lines(path) if split is _split_tsv else _lone_lines(text_lines(path))
-        number, header = next(lines, (1, ""))
-        try:
-            if isinstance(header, BadRow):
-                raise header
-            found = split(header)
-        except BadRow as error:
-            raise DataError(f"{path}:{number}: the header cannot be read: {error}.") from None
-        if not header:
+        rows = records(text_lines(path))
+        number, found = next(rows, (1, []))
+        if isinstance(found, BadRow):
+            raise DataError(f"{path}:{number}: the header cannot be read: {found}.")
+        if found in ([], [""]):
             raise DataError(f"{path}:1: no header; the file is empty or starts with a blank line.")
         places = _place(path, found, wanted, optional)
-        torn = False  # a quote was left open above: other readers let its text go on over line breaks
 
-        def parse(line: str) -> Sequence[object]:
-            nonlocal torn
-            try:
-                values = split(line)
-            except OpenQuote:
-                torn = True
-                raise
-            if torn and line.count('"') % 2:
-                torn = False
-                raise BadRow(CLOSED)
+        def parse(values: Sequence[str]) -> Sequence[object]:
             if len(values) != len(found):
                 columns = f"{len(values)} column{'s' * (len(values) != 1)}"
                 raise BadRow(f"{columns}, the header has {len(found)}", "wrong number of columns")
             return [None if place is None else values[place] for place in places]
 
-        return lines, parse
+        return rows, parse
 
     return read
 
@@ -257,8 +245,7 @@ def _parquet(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -
 
 FORMATS: dict[str, Callable[[Path, Sequence[Column], Sequence[Column]], Rows]] = {
     ".txt": _plain,
-    ".tsv": _table(_split_tsv),
-    ".csv": _table(_split_csv),
+    **{suffix: _table(records) for suffix, records in RECORDS.items()},
     ".jsonl": _jsonl,
     ".parquet": _parquet,
 }
@@ -284,14 +271,13 @@ def columns_of(path: Path) -> list[str]:
             return names
         except _damage() as error:  # what is wrong is told where the file is read
             raise DataError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
-    first = next((line for _, line in text_lines(path)), "")
-    if isinstance(first, BadRow):
+    if suffix in RECORDS:
+        _, found = next(RECORDS[suffix](text_lines(path)), (1, []))
+        return [] if isinstance(found, BadRow) else found
+    _, first = next(text_lines(path), (1, ""))
+    if suffix != ".jsonl" or isinstance(first, BadRow):
         return []
     try:
-        if suffix == ".jsonl":
-            keys: list[str] = list(_JSON.decode(first))
-            return keys
-        splits: dict[str, Callable[[str], list[str]]] = {".tsv": _split_tsv, ".csv": _split_csv}
-        return splits[suffix](first) if suffix in splits else []
+        return list(_JSON.decode(first))
     except (BadRow, ValueError, TypeError, RecursionError):  # told where the file is read
         return []
