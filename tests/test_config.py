@@ -169,7 +169,27 @@ def test_best_gives_a_raw_start_the_published_cross_encoder_and_a_tuned_one_the_
     assert best("demo", raw=True).label == best("demo", raw=False).label
 
 
-@pytest.mark.parametrize("text", ["cycles", "=3", "a..b=1", ".a=1"])
+@pytest.mark.parametrize("text", ["cycles", "=3", "a..b=1", ".a=1", "a\nb=[1"])
 def test_an_assignment_without_a_key_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--set takes key=value"):
         from_assignments([text])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "a: [1,\n2",
+            "run.yaml: not valid YAML at line 2, column 2: expected ',' or ']', but got '<stream end>'",
+        ),
+        (
+            "a: 1\nb:\n  c: 1\n  c: 2\n",
+            "run.yaml: not valid YAML at line 4, column 3: the key 'c' stands there twice",
+        ),
+        ("a: 2026-13-01", "run.yaml: not valid YAML: month must be in 1..12"),
+    ],
+)
+def test_wrong_yaml_is_told_by_its_line_and_column(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, "run.yaml")
+    assert str(caught.value) == said

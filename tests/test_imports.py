@@ -28,11 +28,10 @@ LAYERS = [
         "transenc.memory",
         "transenc.cores",
     ],
-    ["transenc.pairs", "transenc.store", "transenc.config"],
+    ["transenc.pairs", "transenc.store", "transenc.lines", "transenc.config"],
     [
         "transenc.metrics",
         "transenc.influence",
-        "transenc.lines",
         "transenc.words",
         "transenc.formats",
         "transenc.readers",

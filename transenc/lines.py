@@ -145,7 +145,7 @@ def show(value: object) -> str:
     return json.dumps(value)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception | str) -> str:
     """Return the start of an error's text without line breaks and other control characters."""
-    text = "".join(c if c.isprintable() else " " for c in str(error))
-    return " ".join(text.split())[:200]
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."

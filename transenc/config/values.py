@@ -48,7 +48,7 @@ def from_assignments(assignments: list[str]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for item in assignments:
         key, equals, value = item.partition("=")
-        if not equals or not all(key.split(".")):
+        if not equals or not all(key.split(".")) or not key.isprintable():
             raise ConfigError(f"--set takes key=value, such as distill.bi.epochs=2, not {item!r}.")
         parsed: Any = parse_yaml(value, f"--set {key}")
         for part in reversed(key.strip().replace("-", "_").split(".")):
