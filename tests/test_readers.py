@@ -350,6 +350,14 @@ def test_a_gzip_bomb_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
             read_sentences([path])
 
 
+def test_a_gzip_bomb_is_measured_by_what_was_read_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "GZIP_FREE", 1 << 20)
+    padding = gzip.compress(os.urandom(1 << 16).hex().encode())  # the whole is no 200 times its size
+    path = save("p.txt.gz", gzip.compress(b"x\n" * (1 << 22)) + padding)
+    with pytest.raises(DataError, match="unpacks to over 200 times"):
+        read_sentences([path])
+
+
 def test_what_is_no_file_is_refused_unopened(tmp_path: Path) -> None:
     os.mkfifo("f.txt")
     Path("d.txt").mkdir()

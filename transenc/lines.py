@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import math
 import re
 import stat
 import zlib
@@ -22,8 +21,10 @@ from transenc.errors import DataError
 
 LINE_LIMIT = 1 << 20  # characters; a longer line is a bad row and is never held in memory
 TOO_LONG = f"the line is longer than {LINE_LIMIT} characters"
-GZIP_RATIO = 200  # what unpacks to more than 256 MiB and 200 times its size is a bomb, not text
-GZIP_FREE = 1 << 28
+GZIP_RATIO = (
+    200  # what unpacks to more than 32 MiB, and 200 times as much as was read of it, is a bomb, not text
+)
+GZIP_FREE = 1 << 25
 UNTEXT = re.compile("[\x00\ud800-\udfff]")  # NUL and lone surrogates
 
 
@@ -55,13 +56,32 @@ def why(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
+class _Bomb(Exception):
+    """Why a file is not unpacked further."""
+
+
+class _Unpacked(gzip.GzipFile):
+    """A gzip file that raises _Bomb instead of going on for ever."""
+
+    def __init__(self, packed: BinaryIO) -> None:
+        super().__init__(fileobj=packed)
+        self.packed = packed
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next `size` bytes unpacked."""
+        data = super().read(size)
+        if self.tell() > max(GZIP_FREE, GZIP_RATIO * self.packed.tell()):
+            raise _Bomb
+        return data
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     with path.open("rb") as raw:
         start = raw.read(2)
         raw.seek(0)
         if path.name.lower().endswith(".gz"):
-            with gzip.GzipFile(fileobj=raw) as unpacked, io.BufferedReader(unpacked, 1 << 16) as buffered:
+            with _Unpacked(raw) as unpacked, io.BufferedReader(unpacked, 1 << 16) as buffered:
                 yield buffered
         elif start == b"\x1f\x8b":
             raise DataError(f"{path}:1: is compressed with gzip; name it {path.name}.gz.")
@@ -71,21 +91,17 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 def text_lines(path: Path) -> Iterator[tuple[int, str | BadRow]]:
     """Yield numbered lines, holding at most one of LINE_LIMIT characters."""
-    limit, number, size = 4 * LINE_LIMIT + 2, 0, 0  # a character has up to 4 bytes
-    packed = path.name.lower().endswith(".gz")
+    limit, number = 4 * LINE_LIMIT + 2, 0  # a character has up to 4 bytes
     try:
-        ceiling = max(GZIP_FREE, GZIP_RATIO * path.stat().st_size) if packed else math.inf
         with _opened(path) as file:
             while raw := file.readline(limit):
                 number += 1
-                size += len(raw)
                 part = raw
-                while len(part) == limit and not part.endswith(b"\n") and size <= ceiling:
+                while len(part) == limit and not part.endswith(b"\n"):
                     part = file.readline(limit)  # the rest of a line that is too long
-                    size += len(part)
-                if size > ceiling:
-                    raise DataError(f"{path}:{number}: unpacks to over {GZIP_RATIO} times its size.")
                 yield number, _decode(path, number, raw) if part is raw else BadRow(TOO_LONG)
+    except _Bomb:
+        raise DataError(f"{path}:{number + 1}: unpacks to over {GZIP_RATIO} times its size.") from None
     except (EOFError, zlib.error):
         raise DataError(f"{path}:{number + 1}: the gzip file is cut off or damaged.") from None
     except gzip.BadGzipFile as error:
