@@ -358,6 +358,19 @@ def test_a_gzip_bomb_is_measured_by_what_was_read_of_it(monkeypatch: pytest.Monk
         read_sentences([path])
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.tsv", HEADER + b"a\tb\t1\n"),
+        ("p.csv", b"text1,text2\na,b\n"),
+        ("p.jsonl", b'{"sentence1": "a", "sentence2": "b"}\n'),
+    ],
+)
+def test_pairs_in_the_place_of_sentences_are_told_where_they_belong(name: str, content: bytes) -> None:
+    with pytest.raises(DataError, match=f"^{name}:1: pairs, where sentences are needed: give it by --pairs"):
+        read_sentences([save(name, content)])
+
+
 def test_what_is_no_file_is_refused_unopened(tmp_path: Path) -> None:
     os.mkfifo("f.txt")
     Path("d.txt").mkdir()

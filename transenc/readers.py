@@ -87,9 +87,9 @@ class _Tally:
         if self.rejects is not None:
             self.rejects.append(found)
 
-    def finish(self, path: Path) -> None:
+    def finish(self, path: Path, of: str) -> None:
         if not self.rows:
-            raise DataError(f"{path}: no rows; the file is empty or holds only blank lines.")
+            raise DataError(f"{path}: no {of}; the file is empty or holds only blank lines.")
         if not self.bad:
             return
         count = f"{self.bad} bad {'row' if self.bad == 1 else 'rows'} of {self.rows}"
@@ -126,14 +126,17 @@ def read_sentences(
     used = 0
     for path in map(Path, [paths] if isinstance(paths, Path | str) else paths):
         tally = _Tally(skip_bad, rejects)
+        if _has(SIDES, found := columns_of(path)) and not _has(SENTENCE, found):
+            raise DataError(
+                f"{path}:1: pairs, where sentences are needed: give it by --pairs, or a file with a column sentence "
+                "or text."
+            )
         for number, values in _rows(path, SENTENCE, (), tally):
             try:
                 sentences.setdefault(usable_text("sentence", values[0]))
             except BadRow as error:
                 tally.reject(path, number, error)
-        if not tally.rows:
-            raise DataError(f"{path}: no sentences; the file is empty or holds only blank lines.")
-        tally.finish(path)
+        tally.finish(path, "sentences")
         used += tally.rows - tally.bad
         logger.info("%s: %d sentences", path, tally.rows - tally.bad)
     logger.info("%d different sentences, %d repeated", len(sentences), used - len(sentences))
@@ -184,7 +187,7 @@ def read_pairs(
         scored = found
         left.append(ids.setdefault(first, len(ids)))
         right.append(ids.setdefault(second, len(ids)))
-    tally.finish(path)
+    tally.finish(path, "rows")
     logger.info("%s: %d pairs of %d different sentences", path, len(left), len(ids))
     gold = np.array(values, np.float32) if scored else None
     return Pairs(list(ids), np.array(left, np.int64), np.array(right, np.int64), gold)
@@ -213,8 +216,12 @@ def has_scores(path: Path, columns: Sequence[str] = ()) -> bool:
 
 def is_table_of_pairs(path: Path, columns: Sequence[str] = ()) -> bool:
     """Tell whether a file has a column for each of two sides; columns: as for read_pairs."""
-    found = columns_of(path)
-    return all(any(name in names for name in found) for names in (_named(columns) or SIDES)[:2])
+    return _has((_named(columns) or SIDES)[:2], columns_of(path))
+
+
+def _has(wanted: Sequence[Column], found: Sequence[str]) -> bool:
+    """Tell whether each wanted column is found, by any of its names."""
+    return all(any(name in found for name in names) for names in wanted)
 
 
 def _named(columns: Sequence[str]) -> tuple[Column, ...]:
