@@ -211,7 +211,10 @@ def test_target_pairs_that_are_all_gold_are_refused_before_anything_is_trained(
     with pytest.raises(DataError, match=rf"All {len(rows)} pairs to label are gold pairs.*--pairs"):
         check_silver(settings, inputs_of(settings, plm))
     target.write_text(f"sentence1\tsentence2\n{rows[0]}a\tb\n")
-    assert len(inputs_of(settings, plm).make_pairs()[0]) == 2
+    inputs = inputs_of(settings, plm)
+    assert len(inputs.make_pairs()[0]) == 2
+    check_silver(settings, inputs)
+    assert inputs.make_pairs()[0] is inputs.make_pairs()[0]  # put together once
     also = settings.model_copy(update={"gold": settings.gold.model_copy(update={"weight": 1.0})})
     assert len(inputs_of(also, plm).make_pairs()[0]) == 2
 

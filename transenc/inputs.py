@@ -371,7 +371,8 @@ def _without_evaluation(inputs: Inputs, evaluation: Sequence[Pairs | None]) -> I
 def check_silver(settings: Settings, inputs: Inputs) -> None:
     """Raise DataError, before starts are primed, where all pairs that are given to label are gold."""
     if _silver_alone(settings) and "sampler" not in inputs.source:
-        inputs.make_pairs()
+        made = inputs.make_pairs()
+        inputs.make_pairs = lambda: made  # the run that begins takes these
 
 
 def _silver_alone(settings: Settings) -> bool:
