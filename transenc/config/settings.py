@@ -109,11 +109,13 @@ class PrimeSettings(FitSettings):
     method: Literal[
         "auto", "none", "simcse", "esimcse", "mirror", "mirror-drophead", "whitening", "pairs"
     ] = Field("auto", description="auto: simcse, or none for a start that is tuned for similarity already.")
-    batch_size: int = Field(64, ge=2, description="Sentences a step; each is the others' negative.")
+    batch_size: int = Field(
+        64, ge=2, description="Sentences (or pairs) a step; each is the others' negative."
+    )
     learning_rate: float = Field(3e-5, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW decay.")
     max_length: int | None = Field(
-        32, ge=4, description="Tokens a sentence is cut to, kept with the saved model; null: by the text."
+        32, ge=4, description="Tokens a text is cut to, kept with the saved model; null: by the text."
     )
     temperature: float = Field(0.05, gt=0, description="Softmax temperature of the contrastive loss.")
     head: bool = Field(
