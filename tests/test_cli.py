@@ -778,9 +778,10 @@ def test_backends_lists_names_and_options_without_torch(run: Any) -> None:
     rows = [json.loads(line) for line in shown.stdout.splitlines()]
     assert {"bm25", "random", "semantic", "given"} <= {r["name"] for r in rows if r["kind"] == "sampler"}
     assert {"bi", "cross"} == {r["name"] for r in rows if r["kind"] == "family"}
-    recipes = {r["name"]: r["options"] for r in rows if r["kind"] == "recipe"}
-    assert recipes["best"] == {"": "no labels, from a raw or a tuned start: the default"}
-    assert all(told[""] for told in recipes.values())
+    recipes = {r["name"]: (r["about"], r["options"]) for r in rows if r["kind"] == "recipe"}
+    assert recipes["best"] == ("no labels, from a raw or a tuned start: the default", {})
+    assert all(about for about, _ in recipes.values())
+    assert not any("" in row["options"] for row in rows)
 
 
 def test_a_closed_pipe_is_not_an_error_message(plm: Path) -> None:

@@ -25,14 +25,18 @@ def backends(json_: options.Json = False) -> None:
             }
         except TransencError as error:  # a broken plugin is shown, not fatal
             listed = {"broken": str(error)}
-        rows.append({"kind": kind, "name": name, "options": listed})
-    rows += [{"kind": "family", "name": n, "options": {}} for n in registry.names(registry.FAMILIES)]
-    rows += [{"kind": "embedded PLM", "name": n, "options": {}} for n in registry.names(registry.PLMS)]
-    rows += [{"kind": "objective", "name": n, "options": {"": text}} for n, text in config.OBJECTIVES.items()]
-    rows += [{"kind": "recipe", "name": n, "options": {"": config.recipe_title(n)}} for n in config.recipes()]
-    rows += [{"kind": "task", "name": n, "options": {"": tasks.get(n).title}} for n in tasks.names()]
-    rows += [{"kind": "engine device", "name": n, "options": {"": text}} for n, text in _devices().items()]
+        rows.append({"kind": kind, "name": name, "about": "", "options": listed})
     groups = {**optioned, "family": registry.FAMILIES, "embedded PLM": registry.PLMS}
+    described = {
+        "family": dict.fromkeys(registry.names(registry.FAMILIES), ""),
+        "embedded PLM": dict.fromkeys(registry.names(registry.PLMS), ""),
+        "objective": config.OBJECTIVES,
+        "recipe": {name: config.recipe_title(name) for name in config.recipes()},
+        "task": {name: tasks.get(name).title for name in tasks.names()},
+        "engine device": _devices(),
+    }
+    for kind, names in described.items():
+        rows += [{"kind": kind, "name": name, "about": text, "options": {}} for name, text in names.items()]
     for row in rows:
         group = groups.get(row["kind"])
         row["package"] = " ".join(registry.owner(group, row["name"])) if group else ""
@@ -47,7 +51,7 @@ def backends(json_: options.Json = False) -> None:
             [
                 r["kind"],
                 r["name"],
-                "\n".join(f"{k}={v}" if k else v for k, v in r["options"].items()),
+                r["about"] or "\n".join(f"{k}={v}" for k, v in r["options"].items()),
                 r["package"],
             ]
             for r in rows
