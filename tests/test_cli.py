@@ -1003,6 +1003,13 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             "primes on the pairs of the run: leave prime.corpus out",
         ),
         (
+            ["cycle", "--plm", "PLM", "--task", "", "--dry-run"],
+            2,
+            "--task is empty: name one, or leave it out.",
+        ),
+        (["cycle", "--plm", "PLM", "--task", "demo", "--dev=", "--dry-run"], 2, "--dev is empty: name one"),
+        (["label", "--pairs", "", "--teacher", "PLM", "--out", "o.tsv"], 2, "--pairs is empty: name one"),
+        (
             ["prime", "--plm", "PLM", "--corpus", "far.txt", "--out", "o", "--set", "prime.method=none"],
             2,
             "No priming method 'none'",

@@ -6,6 +6,8 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from transenc.errors import ConfigError
+
 # What stands for the value of an option; where nothing is said, its own name does (--task TASK).
 VALUES = {
     "plm": "MODEL", "model": "MODEL", "teacher": "MODEL", "encoder": "MODEL", "start": "MODEL",
@@ -17,6 +19,10 @@ VALUES = {
     "shard": "N", "opset": "N", "skip_bad": "N[%]", "fail_under": "X", "atol": "X", "max_drop": "X",
     "gold_range": "LOW HIGH", "score_range": "LOW HIGH",
 }  # fmt: skip
+
+# An empty one would be the current directory, or as if it had not been given; of the others it is told where they are
+# read.
+NEVER_EMPTY = ("FILE", "TASK_OR_FILE", "TASK", "PATH", "DIR", "NAME")
 
 EXAMPLES = {
     "cycle": """\
@@ -62,6 +68,17 @@ class Command(TyperCommand):
             flag = getattr(option, "is_flag", False)
             if option.metavar is None and option.name is not None and not flag:
                 option.metavar = VALUES.get(option.name.rstrip("_"), option.name.upper())
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments; raise ConfigError for an empty file, directory, task or name, as of an unset variable."""
+        metavars = {flag: option.metavar for option in self.params for flag in option.opts}
+        given = [*zip(args, args[1:], strict=False), *(tuple(a.split("=", 1)) for a in args if "=" in a)]
+        for flag, value in given:
+            if not value and metavars.get(flag) in NEVER_EMPTY:
+                raise ConfigError(
+                    f"{flag} is empty: name one, or leave it out. Is a variable of the shell unset?"
+                )
+        return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples line by line, which would be filled as a paragraph otherwise."""
