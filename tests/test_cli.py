@@ -1003,6 +1003,12 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             "primes on the pairs of the run: leave prime.corpus out",
         ),
         (
+            ["cycle", "--plm", "PLM", "--pairs", "pairs.tsv", "--set", "prime.method=none"]
+            + ["--set", "prime.corpus=far.txt", "--dry-run"],
+            2,
+            "text to prime on, and no start is primed (prime.method is none): leave it out, or name a method",
+        ),
+        (
             ["cycle", "--plm", "PLM", "--task", "", "--dry-run"],
             2,
             "--task is empty: name one, or leave it out.",

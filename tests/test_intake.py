@@ -7,6 +7,7 @@ import re
 import shutil
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from tests.tiny import ARCHITECTURES, tiny_plm
 from transenc import registry
 from transenc.config import build, merge
 from transenc.errors import ConfigError, DamagedError, DataError, MachineError, RefusedError, TransencError
-from transenc.inputs import recipe_for
+from transenc.inputs import recipe_for, students_of
 from transenc.models.bi import BiFamily
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
@@ -686,3 +687,14 @@ def test_a_manifest_of_another_tool_says_what_to_do(content: str, copy: Path) ->
         DamagedError, match="MANIFEST.json cannot be read: .* If another tool wrote it, remove it"
     ):
         load_scorer(str(copy))
+
+
+def test_text_to_prime_on_is_refused_where_every_start_is_tuned(plm: Path) -> None:
+    raw = resolve(str(plm))
+    tuned = replace(raw, tuned=True)
+    given = build({"plm": [str(plm), "minilm"], "prime": {"corpus": "sentences.txt"}})
+    with pytest.raises(
+        ConfigError, match=rf"no start is primed \({plm}, minilm: tuned already\): leave it out"
+    ):
+        students_of(given, [tuned, tuned])
+    assert [student.prime for student in students_of(given, [raw, tuned])] == ["simcse", "none"]

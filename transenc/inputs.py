@@ -76,12 +76,22 @@ class Inputs:
 
 
 def students_of(settings: Settings, plms: list[Plm]) -> list[Student]:
-    """Name the students and decide, for `auto`, which are primed: those not tuned for similarity already."""
+    """Name the students and decide, for `auto`, which are primed: those not tuned for similarity already.
+
+    Raises ConfigError for text to prime on where none is.
+    """
     method = settings.prime.method
-    return [
+    students = [
         Student(name, plm.name, ("none" if plm.tuned else "simcse") if method == "auto" else method)
         for name, plm in zip(student_names(settings.plm), plms, strict=True)
     ]
+    if settings.prime.corpus and all(student.prime == "none" for student in students):
+        why = "prime.method is none" if method == "none" else f"{', '.join(settings.plm)}: tuned already"
+        raise ConfigError(
+            f"prime.corpus is text to prime on, and no start is primed ({why}): leave it out, or name a method, "
+            "such as prime.method=simcse."
+        )
+    return students
 
 
 def recipe_for(
