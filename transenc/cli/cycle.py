@@ -126,7 +126,7 @@ def cycle(
     if devices and device != "auto":
         raise ConfigError("Give either --device (one) or --devices (several), not both.")
     settings, by_hand = _settings(
-        options.given(**flags), config, options.setting_list(set_), trials=seed_optimisation, offline=offline
+        options.given(**flags), config, set_ or [], trials=seed_optimisation, offline=offline
     )
     if seeds is not None and "seed" in by_hand:
         raise ConfigError("Give either --seed (one run) or --seeds (several), not both.")

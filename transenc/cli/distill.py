@@ -45,7 +45,7 @@ def distill(
         raise ConfigError(
             f"Family '{family}' only scores; distill trains {' and '.join(config.Distill.model_fields)}."
         )
-    changed = config.from_assignments(options.setting_list(set_))
+    changed = config.from_assignments(set_ or [])
     given = options.given(pooling=pooling, seed=seed, precision=precision)
     config.check_once(given, changed)
     settings = config.build(config.merge(config.BY_TEXT, {"plm": [start]}, given, changed))

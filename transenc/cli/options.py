@@ -51,11 +51,6 @@ Columns = Annotated[
 ]
 
 
-def setting_list(given: list[str] | None) -> list[str]:
-    """Return the --set values, none given being an empty list."""
-    return list(given or [])
-
-
 def given(**options: Any) -> dict[str, Any]:
     """Return the options that were given: those that are not None."""
     return {name: value for name, value in options.items() if value is not None}

@@ -46,7 +46,7 @@ def prime(
     from transenc.readers import SkipBad, column_names, has_scores, read_pairs, read_sentences
     from transenc.registry import did_you_mean
 
-    changed = config.from_assignments(options.setting_list(set_))
+    changed = config.from_assignments(set_ or [])
     chosen = changed.get("prime", {}).get("method", method)
     if chosen is not None and str(chosen) not in config.METHODS:
         raise ConfigError(
