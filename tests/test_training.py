@@ -400,10 +400,10 @@ def test_a_trial_is_the_first_steps_of_the_whole_training_and_is_scored_at_its_e
         module,
         20,
         loss_of,
-        Fit(settings, Compute(), 7, "stage", evaluate=lambda: measured(module), limit=0.3),
+        Fit(settings, Compute(), 7, "stage", evaluate=lambda: measured(module), limit=0.6),
     )
-    assert weights(module) == seen[1]  # 1.2 steps are two
-    assert (trial.limit, trial.best_step, trial.history) == (2, 2, [(2, measured(module))])
+    assert weights(module) == seen[2]  # 2.4 steps are three, at the rates of the whole
+    assert (trial.limit, trial.best_step, trial.history) == (3, 3, [(3, measured(module))])
 
 
 def test_the_start_is_kept_when_no_step_beats_it() -> None:
