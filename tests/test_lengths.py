@@ -14,9 +14,14 @@ from tests.tiny import tiny_plm
 from transenc.config import BY_TEXT, build, merge
 from transenc.inputs import settings_for
 from transenc.lengths import with_lengths
+from transenc.models.bi import BiFamily
+from transenc.models.cross import CrossFamily
+from transenc.models.device import Compute
 from transenc.pairs import Pairs
 from transenc.session import Session
 from transenc.single_stages import distill_to
+from transenc.stages.distill import distill_model
+from transenc.training import Fit
 
 SHORT = ["a dog runs", "a cat sleeps"] * 50
 
@@ -150,3 +155,32 @@ def test_a_sample_of_gold_pairs_has_the_lengths_of_all(plm: Path, tmp_path: Path
         for seed, sample in ((1, ""), (1, ":8"), (2, ":8"), (3, ":8"), (4, ":8"))
     }  # fmt: skip
     assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "length", "stage", "told"),
+    [
+        (BiFamily(), 16, "cycle-1/distill-bi/a", "with --set distill.bi.max_length=N, 64 at most."),
+        (CrossFamily(), 16, "gold/teacher/a", "with --set gold.teacher.max_length=N, 64 at most."),
+        (
+            BiFamily(),
+            64,
+            "cycle-1/distill-bi/a",
+            "are cut to 64 tokens; the model has positions for no more.",
+        ),
+    ],
+    ids=["the bi-encoder's", "the gold teacher's", "as many as there are"],
+)
+def test_what_is_cut_is_told_with_the_setting_that_reads_more_where_one_can(
+    family: BiFamily | CrossFamily,
+    length: int,
+    stage: str,
+    told: str,
+    plm: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    student = family.create(plm, compute=Compute("cpu", "fp32"), max_length=length)
+    long = Pairs.from_rows(["dog " * 80, "cat " * 80], ["a dog", "a cat"], [0.0, 1.0])
+    settings = build(BY_TEXT | {"plm": ["a"]}).distill.bi
+    distill_model(student, long, settings, Fit(settings, Compute("cpu", "fp32"), 1, stage))
+    assert told in caplog.text

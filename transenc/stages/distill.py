@@ -12,6 +12,7 @@ from transenc.models.bi import BiEncoder
 from transenc.models.cross import CrossEncoder
 from transenc.objectives import PAIR_OBJECTIVES
 from transenc.pairs import Index, Pairs, join
+from transenc.stage import Stage
 from transenc.stages.readable import warn_of_cut
 from transenc.stages.views import dropout
 from transenc.training import Fit, Fitted, fit
@@ -54,7 +55,9 @@ def distill_model(
     assert scores is not None
     targets = run.compute.put(np.asarray(scores, np.float32))
     tokens = student.prepare(silver)
-    warn_of_cut(tokens, student.transformer.max_length, run.stage, f"distill.{student.family}")
+    warn_of_cut(
+        tokens, student.transformer, run.stage, Stage(run.stage, "distill", family=student.family).group
+    )
     if isinstance(student, CrossEncoder):
         student.calibrate(tokens, np.asarray(scores))
 

@@ -55,7 +55,7 @@ def prime_model(
     head = nn.Sequential(nn.Linear(dim, dim), nn.Tanh()) if settings.head else nn.Identity()
     module = nn.ModuleDict({"encoder": encoder.module, "head": head.to(run.compute.device)})
     tokens = encoder.transformer.tokens(chosen)
-    warn_of_cut(tokens, encoder.transformer.max_length, run.stage, "prime")
+    warn_of_cut(tokens, encoder.transformer, run.stage, "prime")
     loss = nt_xent if settings.method.startswith("mirror") else info_nce
     # Pairs that a sample leaves out still say what belongs together.
     alike = no_negatives(join([examples, texts])) if isinstance(texts, Pairs) else None

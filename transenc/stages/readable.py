@@ -10,7 +10,7 @@ import numpy as np
 from transenc.errors import ConfigError
 from transenc.lengths import group, positions
 from transenc.models.tokens import Tokens
-from transenc.models.transformer import load_tokenizer
+from transenc.models.transformer import Transformer, load_tokenizer, position_limit
 from transenc.pairs import Pairs
 from transenc.stages.context import Context
 from transenc.unread import MOST_CUT
@@ -38,14 +38,18 @@ def check_lengths(context: Context, used: Sequence[str]) -> None:
                 )
 
 
-def warn_of_cut(tokens: Tokens, limit: int, stage: str, group: str) -> None:
-    """Warn when many texts fill all the tokens that a model reads: what follows in them is not learnt."""
+def warn_of_cut(tokens: Tokens, transformer: Transformer, stage: str, group: str | None) -> None:
+    """Warn when many texts fill all the tokens that a model reads: what follows in them is not learnt.
+
+    group: the settings of the training.
+    """
+    limit = transformer.max_length
     share = float((tokens.lengths >= limit).mean())
     if share > MOST_CUT:
-        logger.warning(
-            "%s: %.0f%% of the texts are cut to %d tokens; more are read with --set %s.max_length=N.",
-            stage, 100 * share, limit, group,
-        )  # fmt: skip
+        most = position_limit(transformer.module.config)
+        way = f"more are read with --set {group}.max_length=N, {most} at most"
+        told = way if limit < most else "the model has positions for no more"
+        logger.warning("%s: %.0f%% of the texts are cut to %d tokens; %s.", stage, 100 * share, limit, told)
 
 
 def check_readable(context: Context, pairs: Pairs) -> None:
