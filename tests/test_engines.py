@@ -309,6 +309,18 @@ def test_a_loss_of_spearman_fails_the_gate_though_no_score_is_far_off() -> None:
     assert caught.value.numbers["ranks"]["drop"] == pytest.approx(within.ranks.drop)
 
 
+def test_an_order_that_rounding_alone_makes_is_not_held_against_an_engine() -> None:
+    class Tied(Skewed):
+        def score(self, pairs: Any) -> Any:
+            return (super().score(pairs) * 1e-6 + 0.99).astype(np.float32)
+
+    gold = GOLD.with_scores(Skewed().score(GOLD))
+    passed = check_parity(Tied(), Tied(noise=0.2), GOLD, tolerance=0.1, gold=gold)
+    assert passed.ranks is not None
+    assert passed.ranks.drop > 0.005
+    assert 0 < passed.ranks.scores < 1e-6
+
+
 def test_nan_fails_the_gate_and_its_numbers_stay_json() -> None:
     gold = GOLD.with_scores(Skewed().score(GOLD))
     with pytest.raises(ParityError) as caught:

@@ -18,6 +18,7 @@ from transenc.scorer import Scorer
 SINGLES = 32  # pairs that are also scored one at a time, hence without padding
 VECTORS = 256  # sentences whose vectors are compared, besides all scores
 MAX_DROP = 0.005  # of Spearman with people's scores, at most, unless asked otherwise
+ROUNDING = 1e-6  # of fp32 scores: a model's own differ by as much with the batch, as does their order
 LONGEST = 2048  # tokens; beyond it attention matrices outgrow the memory of a workstation
 
 
@@ -57,9 +58,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Spearman with people's scores, of the model and of the engine, and of the engine with the model."""
+    """Spearman with people's scores, of the model and of the engine, and of the engine with the model.
+
+    scores: the largest absolute difference of a score.
+    """
 
     pairs: int
+    scores: float
     model: float
     engine: float
     agreement: float
@@ -72,8 +77,8 @@ class Ranks:
 
     @property
     def within(self) -> bool:
-        """Tell whether the drop is small enough; NaN is not."""
-        return self.drop <= self.max_drop
+        """Tell whether the drop is small enough, or scores are the same but for rounding; NaN is not."""
+        return self.scores <= ROUNDING or self.drop <= self.max_drop
 
 
 @dataclass(frozen=True)
@@ -174,10 +179,11 @@ def check_parity(
 def _ranks(model: Scorer, engine: Scorer, gold: Pairs, max_drop: float) -> Ranks:
     assert gold.scores is not None
     wanted, got = model.score(gold), engine.score(gold)
-    if not np.isfinite(got).all():
-        return Ranks(len(gold), spearman(wanted, gold.scores), math.nan, math.nan, max_drop)
-    to_gold, to_model = spearman(got, gold.scores), spearman(got, wanted)
-    return Ranks(len(gold), spearman(wanted, gold.scores), to_gold, to_model, max_drop)
+    to_gold = to_model = math.nan
+    if np.isfinite(got).all():
+        to_gold, to_model = spearman(got, gold.scores), spearman(got, wanted)
+    far = _difference(wanted, got)
+    return Ranks(len(gold), far, spearman(wanted, gold.scores), to_gold, to_model, max_drop)
 
 
 def _line(check: Check) -> str:
