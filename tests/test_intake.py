@@ -564,6 +564,15 @@ def test_another_similarity_and_cut_vectors_are_named(plm: Path, tmp_path: Path)
     assert "truncate_dim" in cut
 
 
+def test_a_model_that_may_not_be_fetched_is_told_with_what_forbids_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # not the option
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(MachineError, match="not cached, and --offline or HF_HUB_OFFLINE is set"):
+        resolve("someone/not-in-any-cache")
+
+
 def test_the_pooling_of_a_newer_directory_is_named(plm: Path, tmp_path: Path) -> None:
     path = tmp_path / "m"
     BiFamily().create(plm, compute=Compute(), max_length=16, pooling="mean").save(path)

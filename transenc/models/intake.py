@@ -258,7 +258,9 @@ def from_hub(name: str, *, offline: bool) -> Plm:
     try:
         path = Path(snapshot_download(name, allow_patterns=DOWNLOAD, local_files_only=offline))
     except LocalEntryNotFoundError as error:
-        why = "it is not cached and --offline was given" if offline else "the hub cannot be reached"
+        why = "the hub cannot be reached"
+        if offline:
+            why = "it is not cached, and --offline or HF_HUB_OFFLINE is set"
         raise MachineError(f"No model '{name}' here: {why}.{hint}") from error
     except (HfHubHTTPError, ValueError) as error:
         raise ConfigError(f"No model named '{name}' on the hub.{hint}") from error
