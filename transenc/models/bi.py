@@ -125,6 +125,8 @@ class BiEncoder:
 class BiFamily(Family):
     """Build, train and load bi-encoders."""
 
+    name = "bi"
+
     def create(
         self, start: Path, *, compute: Compute, max_length: int | None, pooling: str | None = None
     ) -> BiEncoder:

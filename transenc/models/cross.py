@@ -134,6 +134,8 @@ class CrossEncoder:
 class CrossFamily(Family):
     """Build, train and load cross-encoders."""
 
+    name = "cross"
+
     def create(
         self,
         start: Path,
