@@ -466,6 +466,14 @@ def test_the_end_of_a_csv_text_with_line_breaks_is_no_row() -> None:
     assert rejects[1].reason.startswith("a quote of a line above is closed on this line")
 
 
+def test_the_end_of_a_csv_text_is_no_row_though_a_quote_inside_a_later_cell_evens_the_count() -> None:
+    path = save("p.csv", b'text1,text2\n"a\nb",5" nail\nc,d\n')
+    rejects: list[Reject] = []
+    pairs = read_pairs(path, scores="ignored", skip_bad=SkipBad(2), rejects=rejects)
+    assert rows_of(pairs) == [("c", "d")]
+    assert [reject.line for reject in rejects] == [2, 3]
+
+
 def test_no_line_of_a_csv_text_with_line_breaks_is_a_row_and_a_stray_quote_takes_its_own_line_alone() -> None:
     torn = b'"first,\nmiddle one,middle two\n""said"" she,he\nlast",c\n'
     rejects: list[Reject] = []

@@ -112,11 +112,12 @@ def _torn(line: str, lines: Iterator[Line]) -> list[Line]:
 
     try:
         next(csv.reader(text(), strict=True))
+        closed = True
         read[:-1] = [(number, BadRow(OPEN)) for number, _ in read[:-1]]
-    except csv.Error:
-        pass  # a stray quote
-    # Two quotes in a row stand for one, so a line with an odd number of them closes the text.
-    if read and isinstance(last := read[-1][1], str) and last.count('"') % 2:
+    except csv.Error:  # a stray quote
+        # Two quotes in a row stand for one, so a line with an odd number of them closes the text.
+        closed = bool(read) and isinstance(last := read[-1][1], str) and last.count('"') % 2 == 1
+    if closed:
         read[-1] = (read[-1][0], BadRow(CLOSED))
     return read
 

@@ -21,9 +21,8 @@ from transenc.errors import DataError
 
 LINE_LIMIT = 1 << 20  # characters; a longer line is a bad row and is never held in memory
 TOO_LONG = f"the line is longer than {LINE_LIMIT} characters"
-GZIP_RATIO = (
-    200  # what unpacks to more than 32 MiB, and 200 times as much as was read of it, is a bomb, not text
-)
+# What unpacks to more than 32 MiB, and 200 times as much as was read of it, is a bomb, not text.
+GZIP_RATIO = 200
 GZIP_FREE = 1 << 25
 UNTEXT = re.compile("[\x00\ud800-\udfff]")  # NUL and lone surrogates
 
