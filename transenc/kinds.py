@@ -130,7 +130,10 @@ def _prime(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
     tuned = values["method"] == "none"
     length = None if tuned else values["max_length"]
     encoder = family("bi").create(
-        plm.path, compute=context.compute, max_length=length, pooling=_pooling(runner, stage)
+        plm.path,
+        compute=context.compute,
+        max_length=length,
+        pooling=plm.pooled_by(stage.settings["pooling"]),
     )
     fitted = Fitted()
     if not tuned:
@@ -224,9 +227,10 @@ def _distill(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
         values
     )
     silver, held = _split(runner, stage, runner.labelled(stage.needs[0]))
-    starts = {"base": context.plms[str(stage.student)].path, "primed": store.path(stage.needs[1])}
+    plm = context.plms[str(stage.student)]
+    starts = {"base": plm.path, "primed": store.path(stage.needs[1])}
     starts["previous"] = store.path(stage.needs[-1])
-    pooling = _pooling(runner, stage) if settings.start == "base" else None
+    pooling = plm.pooled_by(stage.settings["pooling"]) if settings.start == "base" else None
     if settings.start == "previous" and stage.family == "bi":
         # A cross-encoder's directory does not say how sentences are pooled; the primed one does.
         pooling = family("bi").load(starts["primed"], compute=context.compute).pooling
@@ -282,11 +286,12 @@ def _evaluate(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
     context = runner.context
     facts: Info = {}
     if stage.settings.get("raw"):
+        plm = context.plms[str(stage.student)]
         scorer = family("bi").create(
-            context.plms[str(stage.student)].path,
+            plm.path,
             compute=context.compute,
             max_length=stage.settings["max_length"],
-            pooling=_pooling(runner, stage),
+            pooling=plm.pooled_by(stage.settings["pooling"]),
         )
         facts["dev"] = context.measure(scorer) if stage.settings["dev"] else None
     else:
@@ -393,11 +398,6 @@ def _measured(runner: Runner, columns: Mapping[str, Scores], of: str) -> Info:
     # A Spearman correlation and an area under a curve have no common scale.
     average = float(np.mean(list(values.values()))) if len(set(metrics.values())) == 1 else None
     return {"metrics": metrics, "tests": values, "average_precision": precision, "average": average}
-
-
-def _pooling(runner: Runner, stage: Stage) -> str | None:
-    wanted = stage.settings["pooling"]
-    return wanted if wanted != "auto" else runner.context.plms[str(stage.student)].pooling
 
 
 def _fit(

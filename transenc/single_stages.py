@@ -34,10 +34,6 @@ logger = logging.getLogger(__name__)
 Report = Callable[[Progress], None]
 
 
-def _pooling(settings: Settings, own: str | None) -> str | None:
-    return own if settings.pooling == "auto" else settings.pooling
-
-
 @random_state_kept()
 def prime_to(
     settings: Settings,
@@ -72,7 +68,7 @@ def prime_to(
             plm.path,
             compute=compute,
             max_length=settings.prime.max_length,
-            pooling=_pooling(settings, plm.pooling),
+            pooling=plm.pooled_by(settings.pooling),
         )
         run = Fit(settings.prime, compute, settings.seed, "prime", checkpoints=checkpoints, report=report)
         run.stop = stop or StopFlag()
@@ -125,7 +121,7 @@ def distill_to(
             plm.path,
             compute=compute,
             max_length=chosen.max_length,
-            pooling=_pooling(settings, plm.pooling),
+            pooling=plm.pooled_by(settings.pooling),
             **head_option(chosen),
         )
 

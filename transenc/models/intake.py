@@ -45,6 +45,10 @@ class Plm:
     sha256: dict[str, str] = field(default_factory=dict)
     hub: str | None = None
 
+    def pooled_by(self, setting: str) -> str | None:
+        """Return how a bi-encoder begun from it pools; setting: that of the run, where auto is the PLM's own."""
+        return self.pooling if setting == "auto" else setting
+
 
 def resolve(name: str, *, offline: bool = False, judge: bool = False) -> Plm:
     """Find a PLM by local directory, embedded name or hub name, check it and return where it is.
