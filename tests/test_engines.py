@@ -321,6 +321,16 @@ def test_an_order_that_rounding_alone_makes_is_not_held_against_an_engine() -> N
     assert 0 < passed.ranks.scores < 1e-6
 
 
+def test_an_order_of_small_scores_that_rounding_does_not_make_is_held_against_an_engine() -> None:
+    class Low(Skewed):
+        def score(self, pairs: Any) -> Any:
+            return super().score(pairs) * np.float32(1e-6)
+
+    gold = GOLD.with_scores(Skewed().score(GOLD))
+    with pytest.raises(ParityError, match=r"Spearman falls from 1\.0000"):
+        check_parity(Low(), Low(noise=0.2), GOLD, tolerance=0.1, gold=gold)
+
+
 def test_nan_fails_the_gate_and_its_numbers_stay_json() -> None:
     gold = GOLD.with_scores(Skewed().score(GOLD))
     with pytest.raises(ParityError) as caught:

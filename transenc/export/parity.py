@@ -18,7 +18,7 @@ from transenc.scorer import Scorer
 SINGLES = 32  # pairs that are also scored one at a time, hence without padding
 VECTORS = 256  # sentences whose vectors are compared, besides all scores
 MAX_DROP = 0.005  # of Spearman with people's scores, at most, unless asked otherwise
-ROUNDING = 1e-6  # of fp32 scores: a model's own differ by as much with the batch, as does their order
+ROUNDING = 1e-6  # of the largest score in fp32: a model's own differ by as much with the batch
 LONGEST = 2048  # tokens; beyond it attention matrices outgrow the memory of a workstation
 
 
@@ -60,7 +60,7 @@ class Check:
 class Ranks:
     """Spearman with people's scores, of the model and of the engine, and of the engine with the model.
 
-    scores: the largest absolute difference of a score.
+    scores: the largest difference of a score, as a share of the model's largest.
     """
 
     pairs: int
@@ -182,7 +182,8 @@ def _ranks(model: Scorer, engine: Scorer, gold: Pairs, max_drop: float) -> Ranks
     to_gold = to_model = math.nan
     if np.isfinite(got).all():
         to_gold, to_model = spearman(got, gold.scores), spearman(got, wanted)
-    far = _difference(wanted, got)
+    # As a share, since small scores, as sigmoids of low logits, are not rounded as those near 1 are.
+    far = _difference(wanted, got) / (float(np.abs(wanted).max(initial=0.0)) or 1.0)
     return Ranks(len(gold), far, spearman(wanted, gold.scores), to_gold, to_model, max_drop)
 
 
