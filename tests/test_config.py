@@ -36,6 +36,18 @@ def test_a_binary_task_takes_the_papers_epochs_and_cycles() -> None:
     assert (chosen.cycles, chosen.distill.cross.epochs, chosen.distill.bi.epochs) == (5, 3, 15)
 
 
+@pytest.mark.parametrize(
+    "key", ["task", "pairs", "corpus", "dev", "bi_sampler", "prime.corpus", "gold.source"]
+)
+def test_an_empty_name_in_a_file_of_settings_is_refused(key: str) -> None:
+    *groups, name = key.split(".")
+    values: dict[str, Any] = {name: ""}
+    for group in groups:
+        values = {group: values}
+    with pytest.raises(ConfigError, match=f"Setting '{key}' is '': name one, or leave it out"):
+        settings(**values)
+
+
 def test_mutual_has_the_settings_of_self_for_every_task() -> None:
     for task, metric in ((None, None), ("sts", "spearman"), ("mrpc", "auc")):
         own, mutual = (

@@ -59,6 +59,13 @@ def listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
+def never_empty(value: Any) -> Any:
+    """Raise ValueError for an empty name, as of a variable that a template left out; it would count as none given."""
+    if value == "":
+        raise ValueError("name one, or leave it out")
+    return value
+
+
 class Frozen(BaseModel):
     """A settings group."""
 
@@ -143,6 +150,8 @@ class PrimeSettings(FitSettings):
         None, description="Sentence file to prime on; null: the sentences of the pairs."
     )
     drop_last: bool = Field(True, description="Leave out the last, smaller batch of an epoch.")
+
+    _named = field_validator("corpus", mode="before")(never_empty)
 
 
 class DistillSettings(FitSettings):
@@ -250,6 +259,7 @@ class GoldSettings(Frozen):
     )
 
     _tuples = field_validator("augment", "score_range", mode="before")(listed)
+    _named = field_validator("source", mode="before")(never_empty)
 
 
 class Settings(Frozen):
@@ -310,6 +320,7 @@ class Settings(Frozen):
     gold: GoldSettings = GoldSettings()
 
     _tuples = field_validator("plm", "evaluate", mode="before")(listed)
+    _named = field_validator("task", "pairs", "corpus", "dev", "bi_sampler", mode="before")(never_empty)
 
     @field_validator("corpus", mode="before")
     @classmethod
