@@ -1015,6 +1015,7 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
         ),
         (["cycle", "--plm", "PLM", "--task", "demo", "--dev=", "--dry-run"], 2, "--dev is empty: name one"),
         (["label", "--pairs", "", "--teacher", "PLM", "--out", "o.tsv"], 2, "--pairs is empty: name one"),
+        (["export", "onnx", "--model", "", "--out", "o"], 2, "A model has no name: name a local directory"),
         (
             ["prime", "--plm", "PLM", "--corpus", "far.txt", "--out", "o", "--set", "prime.method=none"],
             2,

@@ -194,9 +194,9 @@ def _jobs(model: str | None, run: Path | None, out: Path | None, folder: str) ->
     from transenc.errors import ConfigError
     from transenc.runs import models_of
 
-    if model and run:
+    if model is not None and run is not None:
         raise ConfigError("Give either --model or --run, not both.")
-    if model:
+    if model is not None:  # an empty name is refused where models are found
         if out is None:
             raise ConfigError(f"Give --out DIR, the place for the engine of {model}.")
         return [(model, out)]
