@@ -34,10 +34,7 @@ def test_held_out_pairs_are_a_seeded_share_of_all() -> None:
     assert set(chosen) != set(held_out(1000, 0.1, 2))
     assert (np.diff(chosen) > 0).all()
     assert len(held_out(10**6, 0.1, 1)) == 2000
-    assert [len(held_out(*few, 1)) for few in ((195, 0.1), (21, 0.95))] == [
-        20,
-        20,
-    ]  # 19.5 and 19.95: just enough
+    assert len(held_out(195, 0.1, 1)) == len(held_out(21, 0.95, 1)) == 20  # 19.5 and 19.95: just enough
 
 
 def test_too_few_pairs_to_judge_on_are_refused() -> None:
