@@ -214,7 +214,7 @@ def test_target_pairs_that_are_all_gold_are_refused_before_anything_is_trained(
     inputs = inputs_of(settings, plm)
     assert len(inputs.make_pairs()[0]) == 2
     check_silver(settings, inputs)
-    assert inputs.make_pairs()[0] is inputs.make_pairs()[0]  # put together once
+    assert inputs.make_pairs() is inputs.make_pairs()  # put together once
     also = settings.model_copy(update={"gold": settings.gold.model_copy(update={"weight": 1.0})})
     assert len(inputs_of(also, plm).make_pairs()[0]) == 2
 
