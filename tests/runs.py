@@ -77,7 +77,7 @@ def small_runner(
     digests: dict[str, Any] = {f"plm:{s.name}": plm_digest(plm) for s in names}
     runner = Runner(context, lambda: (make_pairs(n), []), digests)
     runner.computes = [context.compute] * computes
-    by_dev = settings.select == "dev"
+    by_dev = settings.select in ("auto", "dev")
     return runner, plan(settings, names, tests=True, dev=by_dev)
 
 

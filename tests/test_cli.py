@@ -568,6 +568,29 @@ def test_a_value_in_the_place_of_a_group_is_refused_even_where_an_option_replace
     assert message in shown.err
 
 
+def test_many_pairs_without_development_data_are_selected_on_by_agreement(
+    run: Any, plm: Path, tmp_path: Path
+) -> None:
+    write_pairs(make_pairs(88), tmp_path / "own.tsv")
+    options = [
+        "--plm",
+        str(plm),
+        "--pairs",
+        "own.tsv",
+        "--set",
+        "held_out=0.25",
+        *TINY_CYCLE,
+        "--max-pairs",
+        "88",
+    ]
+    shown = run("cycle", *options)
+    assert shown.code == 0, shown.err
+    assert "no labels: agreement on held-out unlabelled pairs selects" in shown.out
+    assert "select: agreement\n" in Path("runs/tiny-own/run.yaml").read_text()
+    assert run("cycle", *options, "--select", "last").code == 2  # begun otherwise
+    assert run("cycle", *options).code == 0
+
+
 def test_own_pairs_without_development_data_select_the_last_cycle_and_say_so(
     run: Any, plm: Path, tmp_path: Path
 ) -> None:

@@ -108,7 +108,7 @@ def test_assignments_are_read_as_the_numbers_they_look_like(assignment: str, val
         ({"corpus": ["a.txt", 3]}, r"'corpus' is \['a.txt', 3\]: name a file of sentences"),
         ({"seed": True}, "'seed' is True: Input should be a valid integer"),
         ({"distill": {"bi": {"learning_rate": float("nan")}}}, "'distill.bi.learning_rate' is nan"),
-        ({"select": "best"}, "'select' is 'best': Input should be 'dev', 'last' or 'agreement'"),
+        ({"select": "best"}, "'select' is 'best': Input should be 'auto', 'dev', 'last' or 'agreement'"),
         ({"distill": {"bi": {"objective": "cosin_mse"}}}, "Did you mean 'cosine_mse'"),
         ({"plm": []}, "'plm' is"),
     ],

@@ -16,8 +16,9 @@ from tests.conftest import make_pairs
 from tests.runs import content, run_small, small_runner
 from transenc import kinds
 from transenc.agreement import agreement, held_out, uniformity, word_overlap
-from transenc.config import DistillSettings
+from transenc.config import DistillSettings, Settings
 from transenc.errors import Interrupted
+from transenc.inputs import Inputs, selected_by
 from transenc.interrupt import StopFlag
 from transenc.models.bi import BiFamily
 from transenc.models.device import Compute
@@ -41,6 +42,31 @@ def turned(pairs: Pairs) -> Pairs:
 
 def facts(root: Path, name: str, kind: str) -> dict[str, Any]:
     return dict(json.loads((root / name / f"{kind}.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("sentences", "given", "dev", "by"),
+    [
+        (400, {}, False, "agreement"),
+        (380, {}, False, "dev"),  # too few pairs to hold out a tenth
+        (400, {"max_pairs": 200}, False, "agreement"),
+        (400, {"max_pairs": 190}, False, "dev"),
+        (400, {"held_out": 0.09}, False, "dev"),
+        (400, {}, True, "dev"),
+        (400, {"remine": True}, False, "dev"),
+        (400, {"gold": {"source": "gold.tsv"}}, False, "dev"),
+        (400, {"select": "last"}, False, "last"),
+        (400, {"select": "dev"}, False, "dev"),
+        (4, {"select": "agreement"}, False, "agreement"),
+    ],
+)
+def test_agreement_selects_where_that_is_left_open_and_there_are_no_labels(
+    sentences: int, given: dict[str, Any], dev: bool, by: str
+) -> None:
+    settings = Settings(plm=("x",), **given)
+    inputs = Inputs(lambda: (make_pairs(2), []), {}, sentences=[str(i) for i in range(sentences)])
+    inputs.dev = make_pairs(12, scored=True) if dev else None
+    assert selected_by(settings, inputs) == by
 
 
 def test_no_gold_label_has_any_influence(tmp_path: Path, plm: Path) -> None:

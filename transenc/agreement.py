@@ -17,13 +17,18 @@ LEAST = 20  # held-out pairs; with fewer, a rank correlation says nothing
 MOST = 2_000
 
 
+def enough(n: int, share: float) -> bool:
+    """Tell whether some of so many pairs can be held out, and others be trained on."""
+    return LEAST <= min(MOST, round(n * share)) < n
+
+
 def held_out(n: int, share: float, seed: int) -> Index:
     """Return the sorted places of the pairs that are judged and never trained on: a function of its arguments.
 
     At most 2,000; raise DataError when fewer than 20 would be held out.
     """
     count = min(MOST, round(n * share))
-    if count < LEAST or count >= n:
+    if not enough(n, share):
         raise DataError(
             f"--select agreement would judge on {count} of {n} pairs; it needs {LEAST} or more and some to train on. "
             f"Give more pairs, another --set held_out, or take --select last."

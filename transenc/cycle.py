@@ -71,7 +71,7 @@ def plan(
             settings, students, cycle, "cross", "bi", teacher, bi_pairs, mixed, dev=dev, keep=keep
         )
     models = [s for s in stages if s.kind in ("prime", "distill")]
-    by = "last" if settings.select == "dev" and not dev else settings.select
+    by = settings.select if settings.select in ("agreement", "last") else "dev" if dev else "last"
     needs = tuple(s.name for s in models)
     if by == "agreement":
         judged = [_judged(settings, s, bi_pairs if bi_pairs != pairs else None) for s in models]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transenc import tasks
+from transenc.agreement import enough
 from transenc.config import BY_TEXT, DEFAULT_RECIPE, Settings, merge, recipe_layers
 from transenc.config import build as build_settings
 from transenc.digests import pairs_digest, plm_digest
@@ -73,6 +74,16 @@ class Inputs:
         """Return the gold pairs; there must be some."""
         assert self.gold is not None
         return self.gold.pairs
+
+
+def selected_by(settings: Settings, inputs: Inputs) -> str:
+    """Return what selects: where that is left open, agreement if no labels can and there are pairs enough for it."""
+    if settings.select != "auto":
+        return settings.select
+    # Each sentence is in a pair.
+    pairs = min(len(inputs.sentences) // 2, settings.max_pairs or len(inputs.sentences))
+    left_open = inputs.dev is None and not settings.gold.source and not settings.remine
+    return "agreement" if left_open and enough(pairs, settings.held_out) else "dev"
 
 
 def students_of(settings: Settings, plms: list[Plm]) -> list[Student]:

@@ -13,7 +13,7 @@ from transenc.cycle import plan
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError
 from transenc.gold import check_thresholds
-from transenc.inputs import Inputs, check_silver, find_plms, gather, students_of
+from transenc.inputs import Inputs, check_silver, find_plms, gather, selected_by, students_of
 from transenc.interrupt import StopFlag
 from transenc.lengths import with_lengths
 from transenc.models.device import Compute
@@ -79,6 +79,7 @@ class Session:
         skip = SkipBad.parse(settings.skip_bad)
         given = settings.prime.corpus
         sentences = read_sentences([Path(given)], skip_bad=skip) if given else None
+        settings = settings.model_copy(update={"select": selected_by(settings, inputs)})
         by_dev = settings.select == "dev" and inputs.dev is not None
         _check_labels_wanted(settings, dev=by_dev)
         _check_positives(settings, inputs)

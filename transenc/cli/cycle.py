@@ -63,7 +63,8 @@ def cycle(
     select: Annotated[
         str | None,
         typer.Option(
-            help="dev: the best on labelled development data; agreement: chosen without labels; last: the last cycle."
+            help="dev: the best on labelled development data, the default where there are some; agreement: chosen "
+            "without labels, the default elsewhere; last: the last cycle."
         ),
     ] = None,
     sampler: Annotated[

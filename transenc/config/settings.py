@@ -282,9 +282,10 @@ class Settings(Frozen):
     # The defaults of all settings are the values of this recipe.
     recipe: str = Field("self", description="Named settings shipped with transenc.")
     cycles: int = Field(3, ge=0, le=100, description="Rounds of bi -> cross -> bi; 0 only after gold labels.")
-    select: Literal["dev", "last", "agreement"] = Field(
-        "dev",
-        description="Keep the best on labelled development data, the last cycle, or choose without labels.",
+    select: Literal["auto", "dev", "last", "agreement"] = Field(
+        "auto",
+        description="Keep the best on labelled development data, the last cycle, or choose without labels by "
+        "agreement; auto: by the labelled data if there are some, else by agreement, of too few pairs the last.",
     )
     held_out: float = Field(
         0.1,
