@@ -163,7 +163,7 @@ class Reporter:
         """Tell how far the current stage is."""
         facts = "" if progress.loss is None else f"loss {progress.loss:.4f}"
         if progress.metric is not None:
-            facts += f"  best dev {100 * progress.metric:.2f}"
+            facts += f"  best so far {100 * progress.metric:.2f}"
         if self._bar is not None:
             label = self._label or progress.stage  # `label` and `distill` have no stages
             if self._task is None:
