@@ -569,7 +569,7 @@ def test_a_model_that_may_not_be_fetched_is_told_with_what_forbids_it(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # not the option
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(MachineError, match="not cached, and --offline or HF_HUB_OFFLINE is set"):
+    with pytest.raises(MachineError, match="not cached and --offline or HF_HUB_OFFLINE is set"):
         resolve("someone/not-in-any-cache")
 
 

@@ -264,7 +264,7 @@ def from_hub(name: str, *, offline: bool) -> Plm:
     except LocalEntryNotFoundError as error:
         why = "the hub cannot be reached"
         if offline:
-            why = "it is not cached, and --offline or HF_HUB_OFFLINE is set"
+            why = "it is not cached and --offline or HF_HUB_OFFLINE is set"
         raise MachineError(f"No model '{name}' here: {why}.{hint}") from error
     except (HfHubHTTPError, ValueError) as error:
         raise ConfigError(f"No model named '{name}' on the hub.{hint}") from error
