@@ -46,8 +46,13 @@ class Stage:
     def group(self) -> str | None:
         """Name the group of run.yaml that a training's settings are of; None for what trains nothing."""
         if self.kind == "distill":
-            return "gold.teacher" if self.name.startswith("gold/teacher/") else f"distill.{self.family}"
+            return distill_group(self.name, str(self.family))
         return "prime" if self.kind == "prime" and self.settings["method"] != "none" else None
+
+
+def distill_group(stage: str, family: str) -> str:
+    """Name the group of run.yaml that has the settings of this stage, in which a family learns labels."""
+    return "gold.teacher" if stage.startswith("gold/teacher/") else f"distill.{family}"
 
 
 def student_names(plms: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from transenc.models.bi import BiEncoder
 from transenc.models.cross import CrossEncoder
 from transenc.objectives import PAIR_OBJECTIVES
 from transenc.pairs import Index, Pairs, join
-from transenc.stage import Stage
+from transenc.stage import distill_group
 from transenc.stages.readable import warn_of_cut
 from transenc.stages.views import dropout
 from transenc.training import Fit, Fitted, fit
@@ -55,9 +55,7 @@ def distill_model(
     assert scores is not None
     targets = run.compute.put(np.asarray(scores, np.float32))
     tokens = student.prepare(silver)
-    warn_of_cut(
-        tokens, student.transformer, run.stage, Stage(run.stage, "distill", family=student.family).group
-    )
+    warn_of_cut(tokens, student.transformer, run.stage, distill_group(run.stage, student.family))
     if isinstance(student, CrossEncoder):
         student.calibrate(tokens, np.asarray(scores))
 

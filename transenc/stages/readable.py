@@ -38,7 +38,7 @@ def check_lengths(context: Context, used: Sequence[str]) -> None:
                 )
 
 
-def warn_of_cut(tokens: Tokens, transformer: Transformer, stage: str, group: str | None) -> None:
+def warn_of_cut(tokens: Tokens, transformer: Transformer, stage: str, group: str) -> None:
     """Warn when many texts fill all the tokens that a model reads: what follows in them is not learnt.
 
     group: the settings of the training.
