@@ -19,7 +19,7 @@ MOST = 2_000
 
 def enough(n: int, share: float) -> bool:
     """Tell whether some of so many pairs can be held out, and others be trained on."""
-    return LEAST <= min(MOST, round(n * share)) < n
+    return LEAST <= _count(n, share) < n
 
 
 def held_out(n: int, share: float, seed: int) -> Index:
@@ -27,7 +27,7 @@ def held_out(n: int, share: float, seed: int) -> Index:
 
     At most 2,000; raise DataError when fewer than 20 would be held out.
     """
-    count = min(MOST, round(n * share))
+    count = _count(n, share)
     if not enough(n, share):
         raise DataError(
             f"--select agreement would judge on {count} of {n} pairs; it needs {LEAST} or more and some to train on. "
@@ -43,6 +43,10 @@ def agreement(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     if x.min() == x.max() or y.min() == y.max():
         return 0.0
     return spearman(x, y)
+
+
+def _count(n: int, share: float) -> int:
+    return min(MOST, round(n * share))
 
 
 def word_overlap(pairs: Pairs) -> Scores:
