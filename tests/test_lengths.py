@@ -184,3 +184,35 @@ def test_what_is_cut_is_told_with_the_setting_that_reads_more_where_one_can(
     settings = build(BY_TEXT | {"plm": ["a"]}).distill.bi
     distill_model(student, long, settings, Fit(settings, Compute("cpu", "fp32"), 1, stage))
     assert told in caplog.text
+
+
+@pytest.mark.parametrize("family", [BiFamily(), CrossFamily()], ids=["bi", "cross"])
+def test_a_tuned_start_is_trained_on_few_tokens_and_still_reads_its_own(
+    family: BiFamily | CrossFamily, plm: Path, tmp_path: Path
+) -> None:
+    cpu = Compute("cpu", "fp32")
+    tuned = tmp_path / "tuned"
+    BiFamily().create(plm, compute=cpu, max_length=40, pooling="mean").save(tuned)
+    long = Pairs.from_rows(
+        ["dog " * 80, "cat " * 80, "a dog"], ["a dog", "a cat", "cat " * 80], [0.0, 1.0, 0.5]
+    )
+    values = {"seed": 1, "precision": "fp32", "plm": (str(tuned),)}
+    short = {"max_length": 12, "epochs": 1, "batch_size": 2}
+    settings = build(merge(BY_TEXT, values | {"distill": {family.name: short}}))
+
+    def trained(out: str, start: Path) -> Any:
+        changed = settings.model_copy(update={"plm": (str(start),)})
+        distill_to(changed, family.name, long, None, tmp_path / out, device="cpu")
+        return family.load(tmp_path / out, compute=cpu)
+
+    found, raw = trained("tuned-out", tuned), trained("raw-out", plm)
+    assert (found.transformer.max_length, raw.transformer.max_length) == (40, 12)
+    # Trained on no more than the setting says: the weights are those of a student that reads as little.
+    few = tmp_path / "few"
+    BiFamily().create(tuned, compute=cpu, max_length=12, pooling="mean").save(few)
+    same = trained("few-out", few)
+    assert same.transformer.max_length == 12
+    for name, weight in found.module.state_dict().items():
+        assert weight.equal(same.module.state_dict()[name]), name
+    ends = Pairs.from_rows(["dog " * 20 + "cat"], ["dog " * 20 + "runs"])
+    assert found.score(ends) != pytest.approx(same.score(ends), abs=1e-6)

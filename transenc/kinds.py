@@ -15,6 +15,7 @@ from transenc.agreement import agreement, held_out
 from transenc.config import DistillSettings, FitSettings, PrimeSettings
 from transenc.errors import DataError
 from transenc.gold_plan import GOLD
+from transenc.lengths import reading_length
 from transenc.metrics import METRICS, quality
 from transenc.models.bi import BiEncoder
 from transenc.models.layout import head_of
@@ -128,7 +129,7 @@ def _prime(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
     torch.manual_seed(derive(context.settings.seed, stage.name, "start"))
     values = {k: v for k, v in stage.settings.items() if k not in OWN_KEYS}
     tuned = values["method"] == "none"
-    length = None if tuned else values["max_length"]
+    length = None if tuned else reading_length(plm.path, values["max_length"], tuned=plm.tuned)
     encoder = family("bi").create(
         plm.path,
         compute=context.compute,
@@ -240,7 +241,7 @@ def _distill(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
         student = family(str(stage.family)).create(
             starts[settings.start],
             compute=context.compute,
-            max_length=settings.max_length,
+            max_length=reading_length(plm.path, settings.max_length, tuned=plm.tuned),
             pooling=pooling,
             **head_option(settings),
         )

@@ -64,6 +64,17 @@ def with_lengths(
     return chosen, f"{so} Less is faster, and leaves more unread." if told else None
 
 
+def reading_length(start: Path, trained: int | None, *, tuned: bool) -> int | None:
+    """Return how many tokens a student reads: those that it is trained on, or as many as a tuned start is made for.
+
+    A start that reads 256 tokens does not forget how, while it is trained on short texts or on the first tokens of
+    long ones. Of a raw one nobody promised that its vectors hold for more than it was primed on.
+    """
+    if trained is None or not tuned:
+        return trained
+    return max(trained, own_length(start, _config(start)))
+
+
 def group(settings: Settings, name: str) -> FitSettings:
     """Return a group of settings of a training, by its name in run.yaml."""
     found: Any = settings

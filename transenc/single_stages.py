@@ -13,7 +13,7 @@ from transenc.config import Settings, check_primed_on
 from transenc.digests import pairs_digest, plm_digest
 from transenc.errors import ConfigError
 from transenc.interrupt import StopFlag
-from transenc.lengths import with_lengths
+from transenc.lengths import reading_length, with_lengths
 from transenc.metrics import quality
 from transenc.models.device import Compute
 from transenc.models.intake import resolve
@@ -67,7 +67,7 @@ def prime_to(
         encoder = find_family("bi").create(
             plm.path,
             compute=compute,
-            max_length=settings.prime.max_length,
+            max_length=reading_length(plm.path, settings.prime.max_length, tuned=plm.tuned),
             pooling=plm.pooled_by(settings.pooling),
         )
         run = Fit(settings.prime, compute, settings.seed, "prime", checkpoints=checkpoints, report=report)
@@ -107,7 +107,8 @@ def distill_to(
         raise ConfigError(
             f"distill.{family}.trials compares seeds, and there is nothing to compare them by: give --dev FILE."
         )
-    if keep_head and family == "cross" and head_of(plm.path) is not None:
+    kept = keep_head and family == "cross" and head_of(plm.path) is not None
+    if kept:
         chosen = chosen.model_copy(update={"head": "segments"})
     identity = {
         "family": family, "distill": chosen.model_dump(), "pooling": settings.pooling, "seed": settings.seed,
@@ -120,7 +121,7 @@ def distill_to(
         student = find_family(family).create(
             plm.path,
             compute=compute,
-            max_length=chosen.max_length,
+            max_length=reading_length(plm.path, chosen.max_length, tuned=plm.tuned or kept),
             pooling=plm.pooled_by(settings.pooling),
             **head_option(chosen),
         )

@@ -87,7 +87,8 @@ class FitSettings(Frozen):
     max_length: int | None = Field(
         64,
         ge=4,
-        description="Tokens a text (or pair) is cut to, kept with the saved model; null: by the text.",
+        description="Tokens a text (or pair) is cut to in training; a model of a tuned start reads what that does, "
+        "others as many. null: by the text.",
     )
     evaluate_every: int = Field(200, ge=1, description="Steps of an epoch between two development scores.")
     drop_last: bool = Field(False, description="Leave out the last, smaller batch of an epoch.")
@@ -122,7 +123,7 @@ class PrimeSettings(FitSettings):
     learning_rate: float = Field(3e-5, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW decay.")
     max_length: int | None = Field(
-        32, ge=4, description="Tokens a text is cut to, kept with the saved model; null: by the text."
+        32, ge=4, description="Tokens a text is cut to; the primed model reads as many. null: by the text."
     )
     temperature: float = Field(0.05, gt=0, description="Softmax temperature of the contrastive loss.")
     head: bool = Field(

@@ -103,9 +103,9 @@ class BiEncoder:
         pairs = pairs.take(slice(None))  # narrows the sentences to those that occur
         return cosines(self.encode(pairs.sentences), pairs.left, pairs.right)
 
-    def prepare(self, pairs: Pairs) -> Tokens:
-        """Tokenise every distinct sentence once."""
-        return self.transformer.tokens(list(pairs.sentences))
+    def prepare(self, pairs: Pairs, max_length: int | None = None) -> Tokens:
+        """Tokenise every distinct sentence once, cut to `max_length` tokens; None: to what the model reads."""
+        return self.transformer.tokens(list(pairs.sentences), max_length)
 
     def sides(self, tokens: Tokens, pairs: Pairs, index: Index) -> Tensor:
         """Return the (2, len(index), dim) vectors of the pairs at `index`, with gradients, in one pass."""

@@ -106,9 +106,9 @@ class CrossEncoder:
             parts.append(torch.sigmoid(torch.from_numpy(logits)).numpy())
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
-    def prepare(self, pairs: Pairs) -> Tokens:
-        """Tokenise every pair once, in the order given."""
-        return self.transformer.tokens(list(pairs.rows()))
+    def prepare(self, pairs: Pairs, max_length: int | None = None) -> Tokens:
+        """Tokenise every pair once, in the order given, cut to `max_length` tokens; None: to what the model reads."""
+        return self.transformer.tokens(list(pairs.rows()), max_length)
 
     def outputs(self, tokens: Tokens, pairs: Pairs, index: Index) -> Tensor:
         """Return the (len(index),) logits of the pairs at `index`, with gradients."""

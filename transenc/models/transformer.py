@@ -100,17 +100,23 @@ class Transformer:
         found: nn.Embedding = module.get_input_embeddings()
         return found
 
-    def tokens(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Tokens:
-        """Tokenise sentences or pairs of sentences once; raise DataError for none, or one that the model has not."""
+    def tokens(
+        self, texts: Sequence[str] | Sequence[tuple[str, str]], max_length: int | None = None
+    ) -> Tokens:
+        """Tokenise sentences or pairs of sentences once; raise DataError for none, or one that the model has not.
+
+        max_length: what training cuts them to, where that is less than what the model reads.
+        """
+        length = self.max_length if max_length is None else min(max_length, self.max_length)
         backend = self.tokenizer.backend_tokenizer
         special = backend.num_special_tokens_to_add(len(texts) > 0 and not isinstance(texts[0], str))
-        if self.max_length <= special:  # tokenizers would leave nothing of a text, or not cut it at all
+        if length <= special:  # tokenizers would leave nothing of a text, or not cut it at all
             raise DataError(
-                f"Texts are cut to {self.max_length} tokens, and {special} of them are special: nothing of a text is "
+                f"Texts are cut to {length} tokens, and {special} of them are special: nothing of a text is "
                 "left. Mend max_seq_length in sentence_bert_config.json, or model_max_length in "
                 "tokenizer_config.json, of the model."
             )
-        tokens = tokenize(backend, texts, self.max_length)
+        tokens = tokenize(backend, texts, length)
         if len(tokens) and not tokens.lengths.all():
             empty = texts[int(tokens.lengths.argmin())]
             raise DataError(

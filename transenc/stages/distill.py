@@ -54,8 +54,9 @@ def distill_model(
     scores = silver.scores
     assert scores is not None
     targets = run.compute.put(np.asarray(scores, np.float32))
-    tokens = student.prepare(silver)
-    warn_of_cut(tokens, student.transformer, run.stage, distill_group(run.stage, student.family))
+    tokens = student.prepare(silver, settings.max_length)
+    group = distill_group(run.stage, student.family)
+    warn_of_cut(tokens, student.transformer, run.stage, group, settings.max_length)
     if isinstance(student, CrossEncoder):
         student.calibrate(tokens, np.asarray(scores))
 

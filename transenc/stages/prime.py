@@ -54,8 +54,8 @@ def prime_model(
     dim = encoder.dim
     head = nn.Sequential(nn.Linear(dim, dim), nn.Tanh()) if settings.head else nn.Identity()
     module = nn.ModuleDict({"encoder": encoder.module, "head": head.to(run.compute.device)})
-    tokens = encoder.transformer.tokens(chosen)
-    warn_of_cut(tokens, encoder.transformer, run.stage, "prime")
+    tokens = encoder.transformer.tokens(chosen, settings.max_length)
+    warn_of_cut(tokens, encoder.transformer, run.stage, "prime", settings.max_length)
     loss = nt_xent if settings.method.startswith("mirror") else info_nce
     # Pairs that a sample leaves out still say what belongs together.
     alike = no_negatives(join([examples, texts])) if isinstance(texts, Pairs) else None
@@ -76,7 +76,8 @@ def prime_model(
                 settings.span_mask,
                 settings.span_unit,
             )
-            other, other_at = encoder.transformer.tokens(masked), everything[: len(index)]
+            other = encoder.transformer.tokens(masked, settings.max_length)
+            other_at = everything[: len(index)]
         if settings.repeat:
             other = repeat_tokens(other, other_at, settings.repeat, special, limit)
             other_at = everything[: len(index)]
