@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import errno
 import gzip
 import json
@@ -12,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transenc import lines
+from transenc import formats, lines
 from transenc.errors import ConfigError, DataError, MachineError
 from transenc.pairs import Pairs
 from transenc.readers import Reject, SkipBad, has_scores, read_pairs, read_sentences
@@ -456,34 +458,113 @@ def test_bad_rows_count_in_each_file_of_sentences() -> None:
         read_sentences([Path("d.txt"), worse], skip_bad=SkipBad.parse("20%"))
 
 
-def test_the_end_of_a_csv_text_with_line_breaks_is_no_row() -> None:
-    torn = b'"first\nsecond",c,1\n'
-    path = save("p.csv", b"text1,text2,label\na,b,1\n" + torn * 2 + b'5" nail,d,0\n')
+def test_a_csv_text_in_quotes_goes_on_over_line_breaks() -> None:
+    texts = b'"first,\n\n""said"" she,he\r\nlast",c,1\r\n"e","f,\n""",0\na,"\nb"," \n1"\n'
+    path = save("p.csv", b'"text\n1",text2,label\na,b,1\n' + texts + b'5" nail,d,0\n')
     rejects: list[Reject] = []
-    pairs = read_pairs(path, scores="required", skip_bad=SkipBad(4), rejects=rejects)
-    assert rows_of(pairs) == [("a", "b"), ('5" nail', "d")]
-    assert [reject.line for reject in rejects] == [3, 4, 5, 6]
-    assert rejects[1].reason.startswith("a quote of a line above is closed on this line")
+    pairs = read_pairs(
+        path, scores="required", columns=["text\n1", "text2", "label"], skip_bad=SkipBad(1), rejects=rejects
+    )
+    long = 'first,\n\n"said" she,he\nlast'
+    assert rows_of(pairs) == [("a", "b"), (long, "c"), ("e", 'f,\n"'), ('5" nail', "d")]
+    assert [(reject.line, reject.reason) for reject in rejects] == [(10, "score ' \\n1' is not a number")]
 
 
-def test_the_end_of_a_csv_text_is_no_row_though_a_quote_inside_a_later_cell_evens_the_count() -> None:
-    path = save("p.csv", b'text1,text2\n"a\nb",5" nail\nc,d\n')
-    rejects: list[Reject] = []
-    pairs = read_pairs(path, scores="ignored", skip_bad=SkipBad(2), rejects=rejects)
-    assert rows_of(pairs) == [("c", "d")]
-    assert [reject.line for reject in rejects] == [2, 3]
+def test_a_csv_text_over_lines_with_a_quote_inside_a_later_cell_is_read() -> None:
+    path = save("p.csv.gz", gzip.compress(b'text1,text2\n"a\nb",5" nail\nc,d\n'))
+    assert rows_of(read_pairs(path, scores="ignored")) == [("a\nb", '5" nail'), ("c", "d")]
 
 
-def test_no_line_of_a_csv_text_with_line_breaks_is_a_row_and_a_stray_quote_takes_its_own_line_alone() -> None:
+def test_a_csv_text_over_lines_is_read_and_a_stray_quote_takes_its_own_line_alone() -> None:
     torn = b'"first,\nmiddle one,middle two\n""said"" she,he\nlast",c\n'
     rejects: list[Reject] = []
     path = save("p.csv", b"text1,text2\na,b\n" + torn + b'c,d\n"stray,x\ne,f\n6" nail,"g"\nh,i\n')
+    pairs = read_pairs(path, scores="ignored", skip_bad=SkipBad(2), rejects=rejects)
+    long = 'first,\nmiddle one,middle two\n"said" she,he\nlast'
+    assert rows_of(pairs) == [("a", "b"), (long, "c"), ("c", "d"), ("e", "f"), ("h", "i")]
+    assert [reject.line for reject in rejects] == [8, 10]
+    assert "is not closed on this line" in rejects[0].reason
+    assert "is closed on this line" in rejects[1].reason
+
+
+@pytest.mark.parametrize("ends", [b'",c,x\n', b'","\n",""\n'])
+def test_all_lines_of_a_csv_record_with_other_columns_are_bad_rows(ends: bytes) -> None:
+    rejects: list[Reject] = []
+    path = save("p.csv", b'text1,text2\na,b\n"first\nmiddle one,middle two' + ends + b"c,d\n")
     pairs = read_pairs(path, scores="ignored", skip_bad=SkipBad(9), rejects=rejects)
-    assert rows_of(pairs) == [("a", "b"), ("c", "d"), ("e", "f"), ("h", "i")]
-    assert [reject.line for reject in rejects] == [3, 4, 5, 6, 8, 10]
-    assert "still open" in rejects[1].reason and "still open" in rejects[2].reason
-    assert "is closed on this line" in rejects[3].reason
-    assert "is not closed on this line" in rejects[4].reason
+    assert rows_of(pairs) == [("a", "b"), ("c", "d")]
+    last = 4 + ends.count(b"\n") - 1
+    assert [reject.line for reject in rejects] == list(range(3, last + 1))
+    assert rejects[0].reason == f"3 columns up to line {last}, the header has 2"
+    assert [("still open" in reject.reason) for reject in rejects[1:]] == [True] * (last - 4) + [False]
+
+
+def test_rows_that_stray_quotes_may_have_joined_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    joined = b'7,"tall\n8,fine\n9,nail of 6"\n'
+    fine = b'1,"one\ntwo, three"\n2,"one\ntwo"\n'
+    path = save("s.csv", b"id,text\n" + fine + joined * 2)
+    assert read_sentences(path) == ["one\ntwo, three", "one\ntwo", "tall\n8,fine\n9,nail of 6"]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "s.csv:6: a text in quotes goes on over lines that look like rows (2 such in the file): if its quotes are "
+        "stray, double them and quote their cells."
+    ]
+
+
+def test_an_open_quote_is_followed_as_far_as_a_cell_may_be_long() -> None:
+    fine, long = (b'text\n"' + b"x" * 99_999 + b"\n" + b"y" * n + b'\nz"\nw\n' for n in (30_000, 40_000))
+    assert len(read_sentences(save("s.csv", fine))) == 2
+    rejects: list[Reject] = []
+    assert read_sentences(save("s.csv", long), skip_bad=SkipBad(1), rejects=rejects) == [
+        "y" * 40_000,
+        'z"',
+        "w",
+    ]
+    assert rejects[0].line == 2 and rejects[0].reason.startswith("a quote is not closed")
+
+
+def test_quotes_that_never_end_are_read_in_one_pass_and_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    split, asked = formats._split_csv, 0
+
+    def count(line: str) -> list[str]:
+        nonlocal asked
+        asked += 1
+        return split(line)
+
+    monkeypatch.setattr(formats, "_split_csv", count)
+    lines = 20_000
+    path = save("p.csv", b"text1,text2\na,b\n" + b'a","b\n' * lines)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=f"{lines} bad rows of {lines + 1}"):
+        read_pairs(path, scores="ignored")
+    assert tracemalloc.get_traced_memory()[1] < 2**25
+    tracemalloc.stop()
+    assert asked < 4 * lines
+
+
+CELLS = st.text(st.sampled_from('ab,"\n'), max_size=6).filter(lambda text: bool(text.strip()))
+
+
+@settings(FUZZ)
+@given(
+    st.integers(1, 3).flatmap(lambda n: st.lists(st.lists(CELLS, min_size=n, max_size=n), min_size=1)),
+    st.data(),
+)
+def test_what_a_spreadsheet_writes_is_read_as_others_read_it(
+    table: list[list[str]], data: st.DataObject
+) -> None:
+    names = [f"n{i}" for i in range(len(table[0]))]
+    quoting = data.draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+    with Path("p.csv").open("w", newline="") as file:
+        writer = csv.writer(file, quoting=quoting, lineterminator=data.draw(st.sampled_from(["\n", "\r\n"])))
+        writer.writerows([names, *table])
+    options = pc.ParseOptions(newlines_in_values=True)
+    strings = pc.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+    other = pc.read_csv("p.csv", parse_options=options, convert_options=strings).to_pydict()
+    assert [other[name] for name in names] == [list(column) for column in zip(*table, strict=True)]
+    rows, parse = formats.FORMATS[".csv"](Path("p.csv"), [(name,) for name in names], ())
+    assert [parse(row) for _, row in rows] == table
 
 
 def test_a_stray_quote_takes_no_later_line_than_the_first_with_a_quote() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 from transenc.errors import DataError
 from transenc.lines import BadRow, check_file, one_line, show, text_lines
+
+logger = logging.getLogger(__name__)
 
 Column = tuple[str, ...]  # the names that a column may have; the first is the one we write
 Line = tuple[int, str | BadRow]
@@ -51,9 +54,9 @@ def _place(
     return places
 
 
-USE_JSONL = "(text with line breaks: use .jsonl)"
-OPEN = f"a quote of a line above is still open on this line {USE_JSONL}"
-CLOSED = f"a quote of a line above is closed on this line {USE_JSONL}"
+NOT_CLOSED = "a quote is not closed on this line, nor well below it (one inside a text is written twice)"
+OPEN = "a quote of a line above is still open on this line"
+CLOSED = "a quote of a line above is closed on this line"
 
 
 class OpenQuote(BadRow):
@@ -61,23 +64,36 @@ class OpenQuote(BadRow):
 
 
 def _split_csv(line: str) -> list[str]:
-    """Split one line, which is one record: a stray quote cannot swallow the lines after it."""
+    """Split one line, which is one record unless a quote is open at its end."""
     try:
         return next(csv.reader([line], strict=True), [])
     except csv.Error as error:
         if str(error) == "unexpected end of data":
-            raise OpenQuote(f"a quote is not closed on this line {USE_JSONL}") from None
+            raise OpenQuote(NOT_CLOSED) from None
         raise BadRow(str(error)) from None
 
 
-def _tsv_records(lines: Iterator[Line]) -> Iterator[Record]:
-    for number, line in lines:
+def _split_on(line: str) -> tuple[list[str], bool]:
+    """Split a line on which a quote is open from above; tell whether one is open at its end, too."""
+    if '"' not in line:
+        return [line], True
+    try:
+        return _split_csv(f'"{line}'), False
+    except OpenQuote:
+        return _split_csv(f'"{line}"'), True
+
+
+def _tsv_records(path: Path) -> Iterator[Record]:
+    for number, line in text_lines(path):
         yield number, line if isinstance(line, BadRow) else line.split("\t")
 
 
-def _csv_records(lines: Iterator[Line]) -> Iterator[Record]:
-    """Split the lines of a CSV file; all those that a text with line breaks lies on are bad rows."""
+def _csv_records(path: Path) -> Iterator[Record]:
+    """Split the lines of a CSV file into records, of which texts in quotes may go on over line breaks."""
+    lines = text_lines(path)
     waiting: deque[Line] = deque()  # looked at already
+    width = 0  # of the header
+    doubtful: list[int] = []
 
     def following() -> Iterator[Line]:
         while line := waiting.popleft() if waiting else next(lines, None):
@@ -89,47 +105,79 @@ def _csv_records(lines: Iterator[Line]) -> Iterator[Record]:
             found = line if isinstance(line, BadRow) else _split_csv(line)
         except BadRow as error:
             found = error
-        yield number, found
         if isinstance(line, str) and isinstance(found, OpenQuote):
-            waiting.extendleft(reversed(_torn(line, following())))
+            found, read = _whole(line, following(), width, found)
+            if isinstance(found, BadRow):
+                waiting.extendleft(reversed(read))
+            elif _like_rows([line, *(str(more) for _, more in read)], width):
+                doubtful.append(number)
+        if not width and isinstance(found, list):
+            width = len(found)
+        yield number, found
+    if doubtful:
+        logger.warning(
+            "%s:%d: a text in quotes goes on over lines that look like rows (%d such in the file): if its quotes are "
+            "stray, double them and quote their cells.",
+            path,
+            doubtful[0],
+            len(doubtful),
+        )
 
 
-def _torn(line: str, lines: Iterator[Line]) -> list[Line]:
-    """Read on from a line with an open quote; return what was read, with bad rows for the lines of its text.
+def _whole(
+    line: str, lines: Iterator[Line], width: int, fault: BadRow
+) -> tuple[list[str] | BadRow, list[Line]]:
+    """Read on from a line with an open quote to the end of its record; return this and the lines that were read.
 
-    If no text ends well, as after a stray quote, only a line that closes the quote is one. Reads no further than the
-    longest text that csv takes, which is 131,072 characters.
+    width: how many columns a record has; 0 takes any number. All lines of a record with others are bad rows. After a
+    stray quote, of which no text ends well, the first one is, and one that closes the quote. Reads on for as many
+    characters a column as csv takes, which is 131,072, and holds no more.
     """
+    cells = [[text] for text in _split_csv(f'{line}"')]  # (columns, lines)
+    size, still = len(line), True  # of the cell that is open
     read: list[Line] = []
-
-    def text() -> Iterator[str]:
-        yield f"{line}\n"
-        for number, more in lines:
-            read.append((number, more))
+    for number, more in lines:
+        read.append((number, more))
+        try:
             if isinstance(more, BadRow):
-                return
-            yield f"{more}\n"
-
-    try:
-        next(csv.reader(text(), strict=True))
-        closed = True
-        read[:-1] = [(number, BadRow(OPEN)) for number, _ in read[:-1]]
-    except csv.Error:  # a stray quote
-        # Two quotes in a row stand for one, so a line with an odd number of them closes the text.
-        closed = bool(read) and isinstance(last := read[-1][1], str) and last.count('"') % 2 == 1
-    if closed:
+                raise more
+            parts, still = _split_on(more)
+        except BadRow:
+            break
+        cells[-1].append(parts[0])
+        cells += [[text] for text in parts[1:]]
+        size = len(more) if 1 < len(parts) and len(cells) <= width else size + len(more) + 1
+        if not still or size > csv.field_size_limit():
+            break
+    if not still and width in (0, len(cells)):
+        return ["\n".join(cell) for cell in cells], read
+    if not still or 0 < width < len(cells):
+        columns = f"{len(cells)} column{'s' * (len(cells) != 1)} up to line {read[-1][0]}"
+        fault = BadRow(f"{columns}, the header has {width}", "wrong number of columns")
+        read = [(number, BadRow(OPEN if still or number < read[-1][0] else CLOSED)) for number, _ in read]
+    # Two quotes in a row stand for one, so a line with an odd number of them closes the text.
+    elif read and isinstance(last := read[-1][1], str) and last.count('"') % 2 == 1:
         read[-1] = (read[-1][0], BadRow(CLOSED))
-    return read
+    return fault, read
+
+
+def _like_rows(lines: Sequence[str], width: int) -> bool:
+    """Tell whether three or more lines would each be a row if quotes were nothing special, as stray ones are."""
+    return (
+        width > 1
+        and len(lines) > 2
+        and all(len(row := line.split(",")) == width and all(row) for line in lines)
+    )
 
 
 RECORDS = {".tsv": _tsv_records, ".csv": _csv_records}
 
 
 def _table(
-    records: Callable[[Iterator[Line]], Iterator[Record]],
+    records: Callable[[Path], Iterator[Record]],
 ) -> Callable[[Path, Sequence[Column], Sequence[Column]], Rows]:
     def read(path: Path, wanted: Sequence[Column], optional: Sequence[Column]) -> Rows:
-        rows = records(text_lines(path))
+        rows = records(path)
         number, found = next(rows, (1, []))
         if isinstance(found, BadRow):
             raise DataError(f"{path}:{number}: the header cannot be read: {found}.")
@@ -273,7 +321,7 @@ def columns_of(path: Path) -> list[str]:
         except _damage() as error:  # what is wrong is told where the file is read
             raise DataError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
     if suffix in RECORDS:
-        _, found = next(RECORDS[suffix](text_lines(path)), (1, []))
+        _, found = next(RECORDS[suffix](path), (1, []))
         return [] if isinstance(found, BadRow) else found
     _, first = next(text_lines(path), (1, ""))
     if suffix != ".jsonl" or isinstance(first, BadRow):

@@ -154,8 +154,8 @@ def read_pairs(
 ) -> Pairs:
     """Read the pairs of a file, in order and with repetitions.
 
-    Takes TSV (no quoting), CSV (a record is one line), JSONL and Parquet with sentence1, sentence2[, score],
-    or text1, text2[, label], and .txt of `a||b` lines; the text forms also as .gz.
+    Takes TSV (no quoting), CSV (texts in quotes may have line breaks), JSONL and Parquet with sentence1,
+    sentence2[, score], or text1, text2[, label], and .txt of `a||b` lines; the text forms also as .gz.
 
     scores: "ignored" never looks at them; with "optional" either all rows have one or none.
     score_range: its ends become 0 and 1, so (1, 0) turns labels round, and a score outside is a bad row; None
