@@ -43,6 +43,8 @@ def _place(
     """Return the place of every wanted column among those found; None for an optional one not there."""
     places = [next((found.index(name) for name in names if name in found), None) for names in wanted]
     if any(place is None and names not in optional for place, names in zip(places, wanted, strict=True)):
+        if other := _parted_otherwise(path, found, wanted):
+            raise DataError(f"{path}:1: {other}.")
         have = ", ".join(map(show, found[:10])) + (", ..." if len(found) > 10 else "")
         needed = ", ".join(" or ".join(names) for names in wanted if names not in optional)
         way = "rename the columns" if len(wanted) == 1 else "name the columns with --columns"
@@ -52,6 +54,23 @@ def _place(
     if twice:
         raise DataError(f"{path}:1: two columns are named {show(twice[0])}; rename one.")
     return places
+
+
+def _parted_otherwise(path: Path, found: Sequence[str], wanted: Sequence[Column]) -> str | None:
+    """Say what keeps a spreadsheet's header from having the wanted columns: other delimiters, or spaces."""
+    own = {".csv": "commas", ".tsv": "tabs"}.get(suffix_of(path))
+    if own is None:
+        return None
+    names = {name for column in wanted for name in column}
+    if found[0].lower().startswith("sep="):
+        return f"{show(found[0])} is a line for Excel alone: remove it, and part the columns by {own}"
+    for sign, delimiters in ((",", "commas"), ("\t", "tabs"), (";", "semicolons")):
+        inside = {name.strip(' "') for name in found[0].split(sign)}
+        if len(found) == 1 and delimiters != own and names & inside:
+            way = {"commas": "name it .csv", "tabs": "name it .tsv"}.get(delimiters, f"part them by {own}")
+            return f"the columns are parted by {delimiters}, those of {suffix_of(path)} by {own}: {way}"
+    spaced = next((name for name in found if name.strip() in names and name not in names), None)
+    return spaced and f"the column {show(spaced)} has spaces around its name: remove them"
 
 
 NOT_CLOSED = "a quote is not closed on this line, nor well below it (one inside a text is written twice)"

@@ -128,7 +128,8 @@ def _decode(path: Path, number: int, raw: bytes) -> str | BadRow:
         text = raw.decode()
     except UnicodeDecodeError as error:
         where = f"byte 0x{raw[error.start]:02x} at column {error.start + 1}"
-        return BadRow(f"{where} is not UTF-8", "the line is not UTF-8")
+        way = "if the file is Windows-1252: iconv -f WINDOWS-1252 -t UTF-8"
+        return BadRow(f"{where} is not UTF-8; {way}", "the line is not UTF-8")
     if len(text) > LINE_LIMIT:
         return BadRow(TOO_LONG)
     if "\0" in text:

@@ -233,6 +233,10 @@ def _score(value: object, score_range: tuple[float, float] | None) -> float:
         if not value:
             raise BadRow("the score is missing")
         if not NUMBER.fullmatch(value):
+            if NUMBER.fullmatch(value.replace(",", ".")):
+                raise BadRow(
+                    f"score {show(value)} is not a number: it takes a decimal point", "a decimal comma"
+                )
             raise BadRow(f"score {show(value)} is not a number", "the score is not a number")
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadRow(f"score {show(value)} is not a number", "the score is not a number")
