@@ -185,6 +185,14 @@ def test_sentences_are_read_in_order_and_once(caplog: pytest.LogCaptureFixture) 
     assert "a.txt: 3 sentences" in caplog.text
 
 
+def test_lines_of_pairs_are_no_sentences() -> None:
+    assert read_sentences(save("s.txt", b"a||b\nc\n||\n")) == ["a||b", "c", "||"]
+    with pytest.raises(
+        DataError, match=r"^p.txt:1: a\|\|b lines are pairs, where sentences are needed: give it by"
+    ):
+        read_sentences(save("p.txt", b"a||b\n\nc||d\n"))
+
+
 # What is refused, each with its line.
 
 DEEP = b'{"sentence1": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"

@@ -120,12 +120,14 @@ def read_sentences(
 
     Takes .txt (a sentence a line; blank lines separate and are no rows), .csv and .tsv with a column sentence
     or text, .jsonl with such a key (all also .gz), and .parquet. Raises DataError for more bad rows in a file than
-    skip_bad allows (none if None) and for a file without a usable row. rejects: receives every bad row.
+    skip_bad allows (none if None), for a file without a usable row and for one of pairs. rejects: receives every
+    bad row.
     """
     sentences: dict[str, None] = {}
     used = 0
     for path in map(Path, [paths] if isinstance(paths, Path | str) else paths):
         tally = _Tally(skip_bad, rejects)
+        plain, bars = suffix_of(path) == ".txt", 0
         if _has(SIDES, found := columns_of(path)) and not _has(SENTENCE, found):
             raise DataError(
                 f"{path}:1: pairs, where sentences are needed: give it by --pairs, or a file with a column sentence "
@@ -133,9 +135,18 @@ def read_sentences(
             )
         for number, values in _rows(path, SENTENCE, (), tally):
             try:
-                sentences.setdefault(usable_text("sentence", values[0]))
+                text = usable_text("sentence", values[0])
             except BadRow as error:
                 tally.reject(path, number, error)
+                continue
+            sentences.setdefault(text)
+            if plain and len(sides := text.split("||")) == 2 and all(sides):
+                bars += 1
+        if bars and bars == tally.rows - tally.bad:
+            raise DataError(
+                f"{path}:1: a||b lines are pairs, where sentences are needed: give it by --pairs, or a file with a "
+                "sentence a line."
+            )
         tally.finish(path, "sentences")
         used += tally.rows - tally.bad
         logger.info("%s: %d sentences", path, tally.rows - tally.bad)
