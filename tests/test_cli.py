@@ -704,6 +704,15 @@ def test_a_folder_that_is_not_a_run_is_left_alone(run: Any, plm: Path, tmp_path:
     assert "not a run directory (it has thesis.txt)" in shown.err
 
 
+def test_debug_is_taken_after_a_command_too(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSENC_DEBUG", "")
+    assert "Traceback" not in run("evaluate", "none.tsv").err
+    for arguments in (("evaluate", "none.tsv", "--debug"), ("--debug", "evaluate", "none.tsv")):
+        shown = run(*arguments)
+        assert shown.code == 3 and "Traceback" in shown.err and "none.tsv: no such file" in shown.err
+        monkeypatch.setenv("TRANSENC_DEBUG", "")
+
+
 def test_an_unexpected_error_is_one_line_unless_debugging(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import transenc.config
 
@@ -1027,6 +1036,7 @@ def test_prime_takes_the_method_of_an_embedded_start_unless_told(
             2,
             "--task is empty: name one, or leave it out.",
         ),
+        (["evaluate", "", "--model", "PLM"], 2, "transenc: TASK_OR_FILE is empty: name one. Is a variable"),
         (["cycle", "--plm", "PLM", "--task", "demo", "--dev=", "--dry-run"], 2, "--dev is empty: name one"),
         (["label", "--pairs", "", "--teacher", "PLM", "--out", "o.tsv"], 2, "--pairs is empty: name one"),
         (["export", "onnx", "--model", "", "--out", "o"], 2, "A model has no name: name a local directory"),

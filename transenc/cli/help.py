@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from typer.core import TyperCommand
@@ -78,7 +79,14 @@ class Command(TyperCommand):
                 raise ConfigError(
                     f"{flag} is empty: name one, or leave it out. Is a variable of the shell unset?"
                 )
-        return super().parse_args(ctx, args)
+        if "--debug" in args:  # an option of all commands, which is thought of after one has failed
+            os.environ["TRANSENC_DEBUG"] = "1"
+            args = [argument for argument in args if argument != "--debug"]
+        left = super().parse_args(ctx, args)
+        for one in self.get_params(ctx):
+            if one.param_type_name == "argument" and ctx.params.get(one.name or "") == "":
+                raise ConfigError(f"{one.metavar} is empty: name one. Is a variable of the shell unset?")
+        return left
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples line by line, which would be filled as a paragraph otherwise."""
