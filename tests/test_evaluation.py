@@ -98,6 +98,15 @@ def test_a_model_that_tells_nothing_apart_leaves_the_others_results_within_reach
         measure("m", "bi", {"a": own.with_scores(flat)}, {"a": told}, "spearman", group="a")
 
 
+def test_equal_scores_are_warned_of_once_for_all_metrics(caplog: pytest.LogCaptureFixture) -> None:
+    gold = make_pairs(30, scored=True)
+    gold = gold.with_scores(np.arange(30) % 2)
+    first = First()
+    for metric in ("auc", "average_precision"):
+        measure("m", "bi", {"a": gold}, {"a": np.full(30, 0.5, np.float32)}, metric, group="a", first=first)
+    assert caplog.messages == ["m scores all 30 pairs of a alike: nothing is told apart."]
+
+
 def noisy(gold: np.ndarray, seed: int, noise: float) -> np.ndarray:
     return (gold + noise * np.random.default_rng(seed).normal(size=len(gold))).astype(np.float32)
 

@@ -48,6 +48,13 @@ class First:
     """Keep the first scorer's values and their resamples by set, which the others are compared with."""
 
     known: dict[tuple[str, str], tuple[float, npt.NDArray[np.float64]]] = field(default_factory=dict)
+    _told: set[tuple[str, str]] = field(default_factory=set)
+
+    def told(self, model: str, task: str) -> bool:
+        """Tell whether this was asked before; scores are warned of once, whatever the number of metrics."""
+        before = (model, task) in self._told
+        self._told.add((model, task))
+        return before
 
     def gain(
         self, task: str, metric: str, value: float, resamples: npt.NDArray[np.float64], rarer: int
@@ -95,8 +102,8 @@ def measure(
 ) -> list[Result]:
     """Compare scores with gold on every set, and average the values over the sets when there are several.
 
-    A correlation of scores that are all equal counts as 0, with a warning. group: the name of that average. first:
-    what these scores are compared with; the first that are given with it are kept in it.
+    Scores that are all equal are warned of, and their correlation counts as 0. group: the name of that average.
+    first: what these scores are compared with; the first that are given with it are kept in it.
     """
     first = first or First()
     results, drawn, rarer = [], [], []
@@ -112,6 +119,7 @@ def measure(
             drawn.append(resampled(METRICS[metric], scores[name], gold.scores, units=_units(keys)))
         else:
             drawn.append(np.zeros(RESAMPLES))
+        if scores[name].min() == scores[name].max() and not first.told(model, name):
             logger.warning(
                 "%s scores all %d pairs of %s alike: nothing is told apart.", model, len(gold), name
             )
