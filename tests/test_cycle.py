@@ -117,6 +117,11 @@ def test_development_data_that_select_nothing_are_not_said_to_lack() -> None:
     dev = make_pairs(12, scored=True)
     assert selection(last, dev, {}) == "no labels: the last model is kept (--select last)"
     assert selection(last, None, {}).startswith("no development data: the last model is kept")
+    few = {"plm": ["x"], "select": "dev"}
+    none = "no development data: the last cycle is kept"
+    assert selection(build(few), None, {}) == f"{none} (--select agreement needs no labels, but 200 pairs)"
+    assert selection(build(few | {"held_out": 0.3}), None, {}).endswith("but 67 pairs)")
+    assert selection(build(few | {"remine": True}), None, {}) == f"{none} (--dev FILE selects)"
     free = build({"plm": ["x"], "select": "last"})
     assert selection(free, dev, {}) == "no labels: the last cycle is kept (--select last)"
 

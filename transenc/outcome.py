@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from transenc.agreement import LEAST
 from transenc.config import Settings
 from transenc.kinds import Info, setting
 from transenc.pairs import Pairs, shared
@@ -143,7 +145,13 @@ def selection(settings: Settings, dev: Pairs | None, tests: Mapping[str, Pairs])
         last = "model" if settings.gold.source else "cycle"
         return f"no labels: the last {last} is kept (--select last)"
     if dev is None:
-        return "no development data: the last cycle is kept (--select agreement chooses without labels)"
+        least = math.ceil(LEAST / settings.held_out)
+        way = (
+            "--dev FILE selects"
+            if settings.remine
+            else f"--select agreement needs no labels, but {least:,} pairs"
+        )
+        return f"no development data: the last cycle is kept ({way})"
     both, total = sum(shared(dev, test) for test in tests.values()), sum(map(len, tests.values()))
     among = f"; {both:,} of the {total:,} test pairs are among them, so they helped to select" if both else ""
     return f"{len(dev):,} labelled development pairs select checkpoints and cycles{among}"
