@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -205,6 +206,27 @@ def test_a_second_process_is_refused_at_once_and_a_dead_one_holds_nothing(tmp_pa
     holder.join()
     with Store(tmp_path / "run").lock():
         pass
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["new", "locked-before"])
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_and_no_soft_lock_takes_their_place(
+    code: int, left: bool, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if left:  # as in a run that was copied from a disk that has locks
+        with store.lock():
+            pass
+
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    for _ in range(2):  # what a soft lock left would keep the second one out
+        with (
+            pytest.raises(MachineError, match=r"run\.lock cannot be locked \(.+\)\. Name a --run on"),
+            store.lock(),
+        ):
+            pass
 
 
 def test_a_foreign_directory_is_not_taken_for_a_run(tmp_path: Path) -> None:

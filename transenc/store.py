@@ -16,13 +16,17 @@ import re
 import shutil
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from transenc.errors import ConfigError, DamagedError, LockedError, MachineError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +197,33 @@ def refuse_file(root: Path) -> None:
         raise ConfigError(f"{root} is a file, not a run directory. Name another one with --run.")
 
 
+def kernel_lock(path: Path, *, option: str) -> BaseFileLock | None:
+    """Take the kernel's lock of a file, which dies with its process; return None where another process holds it.
+
+    option: what named the place. Raise MachineError where the file system has no such locks.
+    """
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    lock, reason = FileLock(path, timeout=0), "no flock"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer versions warn of the soft lock that they take
+            lock.acquire()
+        if not isinstance(lock, SoftFileLock):
+            return lock
+        lock.release()  # its file would outlive a killed process, and keep every later one out
+    except Timeout:
+        if not isinstance(lock, SoftFileLock):
+            return None
+    except PermissionError:
+        raise
+    except (OSError, NotImplementedError) as error:  # the second is what older versions raise
+        reason = getattr(error, "strerror", None) or reason
+    raise MachineError(
+        f"{path} cannot be locked ({reason}). Name a {option} on a file system with locks, such as a local disk."
+    )
+
+
 class Store:
     """A run directory, which the user named by `option`. Use it inside `with store.lock():`."""
 
@@ -207,20 +238,14 @@ class Store:
 
         The lock is the kernel's (flock), so it dies with its process and is never stale.
         """
-        from filelock import FileLock, Timeout
-
         refuse_file(self.root)
         self._refuse_foreign()
         _make_parents(self.root / "run.lock")
         holder = self.root / "run.holder"
-        lock = FileLock(self.root / "run.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
+        lock = kernel_lock(self.root / "run.lock", option=self._option)
+        if lock is None:
             who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another process"
-            raise LockedError(
-                f"{self.root} is in use by {who}. Wait for it, or name another {self._option}."
-            ) from None
+            raise LockedError(f"{self.root} is in use by {who}. Wait for it, or name another {self._option}.")
         try:
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             holder.write_text(

@@ -77,16 +77,12 @@ def _aside(out: Path) -> Path:
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Keep other processes from exporting to `out` for the block; the kernel's lock dies with its process."""
-    from filelock import FileLock, Timeout
-
     file = out.with_name(f".{out.name}.transenc-lock")
-    lock = FileLock(file, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
+    lock = store.kernel_lock(file, option="--out")
+    if lock is None:
         raise LockedError(
             f"Another process exports to {out}. Wait for it, or choose another place with --out."
-        ) from None
+        )
     try:
         yield
     finally:
