@@ -164,6 +164,15 @@ def test_opening_sweeps_what_a_killed_process_left(store: Store) -> None:
         assert not leftover.exists()
 
 
+def test_nothing_empty_is_left_of_finished_work(store: Store) -> None:
+    with store.lock():
+        store.checkpoints("a/b", "x").save(3, lambda work: (work / "state").write_text("3") and None)
+    assert (store.root / "checkpoints/a/b/step-000000003/state").is_file()
+    with store.lock():
+        make_stage(store)
+    assert {path.name for path in store.root.iterdir()} == {"run.lock", "run.holder", "a"}
+
+
 def test_only_what_a_run_made_is_swept(store: Store) -> None:
     with store.lock():
         pass

@@ -254,6 +254,7 @@ class Store:
             self.sweep()
             yield
         finally:
+            self._prune()
             lock.release()
 
     def _refuse_foreign(self) -> None:
@@ -271,8 +272,6 @@ class Store:
         for left in (self.root / "tmp").glob("*"):
             if re.fullmatch(r"\d+-\d+", left.name):
                 shutil.rmtree(left, ignore_errors=True)
-        with suppress(OSError):  # not there, or not empty
-            (self.root / "tmp").rmdir()
         for half in self.root.glob(".*.tmp"):
             if re.fullmatch(r"\..+\.\d+\.tmp", half.name) and half.is_file():
                 half.unlink(missing_ok=True)
@@ -281,6 +280,15 @@ class Store:
             stage = marker.parent.relative_to(checkpoints)  # or a part of its work, below it
             if any((self.root / part / MANIFEST).exists() for part in (stage, *stage.parents)):
                 shutil.rmtree(marker, ignore_errors=True)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Remove the folders of temporary files and of checkpoints that are empty, the inner ones first."""
+        checkpoints = self.root / "checkpoints"
+        inner = sorted((p for p in checkpoints.rglob("*") if p.is_dir()), reverse=True)
+        for folder in (*inner, checkpoints, self.root / "tmp"):
+            with suppress(OSError):  # not there, or not empty
+                folder.rmdir()
 
     def temporary(self) -> Path:
         """Make a fresh temporary directory on the run's own file system."""
