@@ -504,3 +504,15 @@ def test_the_card_that_is_asked_for_decides_on_bf16(
 def test_a_device_that_torch_was_not_built_for_is_told_in_a_short_line(device: str, why: str) -> None:
     with pytest.raises(MachineError, match=rf"^No device '{device}' here{why}\. There is: cpu[^.]*\.$"):
         Compute.choose(device)
+
+
+@pytest.mark.parametrize("part", ["AutoTokenizer", "AutoModel"])
+def test_a_model_that_memory_does_not_hold_is_not_called_unusable(
+    part: str, plm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(f"transformers.{part}.from_pretrained", load)
+    with pytest.raises(MachineError, match="Out of memory"):
+        load_scorer(str(plm), device="cpu", precision="fp32")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 
@@ -29,17 +30,27 @@ class MachineError(TransencError):
     exit_code = 4
 
 
+def of_memory(error: Exception) -> MachineError | None:
+    """Return what an error of another library says about memory; None where it is about something else."""
+    said = str(error).lower()
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return MachineError("Out of memory. Lower batch sizes or max_pairs and run the same command again.")
+    if any(words in said for words in ("out of memory", "can't allocate memory", "cannot allocate memory")):
+        return MachineError("Out of memory. Lower batch sizes and run the same command again.")
+    # The loader gives no reason where an address space is used up; of a disk without execution it says so.
+    if isinstance(error, ImportError) and said.endswith("failed to map segment from shared object"):
+        return MachineError(f"Out of memory ({error}). Mend that and run the same command again.")
+    return None
+
+
 def of_machine(error: Exception) -> MachineError | None:
     """Return what an error of another library says about the machine; None where it is a bug."""
-    said = str(error).lower()
+    if (found := of_memory(error)) is not None:
+        return found
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return MachineError(f"{error.strerror or error}{where}. Mend that and run the same command again.")
-    if isinstance(error, MemoryError):
-        return MachineError("Out of memory. Lower batch sizes or max_pairs and run the same command again.")
-    if "out of memory" in said or "can't allocate memory" in said:
-        return MachineError("Out of memory. Lower batch sizes and run the same command again.")
-    if type(error).__name__ == "SafetensorError" and "os error" in said:
+    if type(error).__name__ == "SafetensorError" and "os error" in str(error).lower():
         return MachineError(f"{error}. Mend that and run the same command again.")
     return None
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transenc.errors import ConfigError, DataError
+from transenc.errors import ConfigError, DataError, of_memory
 from transenc.models import unpadded
 from transenc.models.device import Compute
 from transenc.models.layout import HEAD, SENTENCES, said
@@ -250,6 +250,8 @@ def load_tokenizer(path: Path) -> Any:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:
+        if (short := of_memory(error)) is not None:
+            raise short from error
         pieces = next((file.name for file in sorted(path.glob("*.model"))), None)
         if pieces and not (path / "tokenizer.json").is_file() and find_spec("sentencepiece") is None:
             raise DataError(
@@ -305,6 +307,8 @@ def load_module(path: Path, auto: str, *, new_head: bool = False, **options: Any
                 **options,
             )
     except Exception as error:
+        if (short := of_memory(error)) is not None:
+            raise short from error
         raise DataError(f"{path}: its model cannot be loaded: {_first_line(error)}") from error
     spare = set(_may_be_missing(module, new_head=new_head))
     for name, there, wanted in sorted(found["mismatched_keys"]):
