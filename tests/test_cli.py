@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 from tests.conftest import make_pairs
+from transenc.cli import console
 from transenc.cli.app import main
 from transenc.cli.console import table
 from transenc.config import build
@@ -1289,6 +1291,28 @@ def test_a_closed_pipe_of_help_ends_with_the_same_code() -> None:
     text = f"{{ sleep 0.5; {sys.executable} -m transenc cycle --help; echo $? >&2; }} | true"
     shown = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True)
     assert shown.stderr.split()[-1] == "141"
+
+
+def test_an_error_that_cannot_be_shown_keeps_its_code() -> None:
+    command = shlex.join([sys.executable, "-m", "transenc", "evaluate", "nothing-of-this-name"])
+    codes = [
+        subprocess.run(["/bin/sh", "-c", f"{command} 2>{where}"], check=False).returncode
+        for where in ("/dev/null", "/dev/full")
+    ]
+    assert codes[0] == codes[1] > 1
+
+
+@pytest.mark.parametrize("coding", ["ascii", "latin-1", "utf-8"])
+def test_results_are_shown_where_a_stream_lacks_their_characters(
+    coding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=coding))
+    console.out("Hämäläinen \u2500 \U0001f600")
+    console.out_json({"name": "Hämäläinen \u2500 \U0001f600"})
+    text, line = written.getvalue().decode(coding).splitlines()
+    assert text == ("Hämäläinen \u2500 \U0001f600".encode(coding, "backslashreplace").decode(coding))
+    assert json.loads(line) == {"name": "Hämäläinen \u2500 \U0001f600"}
 
 
 def test_a_name_that_is_not_utf8_is_refused_in_one_line(plm: Path, tmp_path: Path) -> None:

@@ -121,8 +121,13 @@ def _check_utf8(arguments: list[str]) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    if os.environ.get("TRANSENC_DEBUG"):
-        traceback.print_exc()
-    # Of a word that no path or setting is as long as, the beginning tells which it is.
-    note(f"transenc: {LONG.sub(lambda found: found[0][:SHOWN] + '...', message)}")
+    try:
+        if os.environ.get("TRANSENC_DEBUG"):
+            traceback.print_exc()
+        # Of a word that no path or setting is as long as, the beginning tells which it is.
+        note(f"transenc: {LONG.sub(lambda found: found[0][:SHOWN] + '...', message)}")
+    except (
+        OSError
+    ):  # a full disk, a reader that is gone: Python would try again at its end, and exit with 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sys.exit(code)

@@ -31,13 +31,18 @@ def out(text: str) -> None:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
+    # As stderr does by itself: a stream of few characters (LC_ALL, PYTHONIOENCODING) is no reason to lose results.
+    coding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(coding, "backslashreplace").decode(coding))
     sys.stdout.flush()
 
 
 def out_json(value: Any) -> None:
     """Print one JSON object on one line."""
-    out(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    whole = (
+        sys.stdout.encoding or "utf-8"
+    ).lower() == "utf-8"  # elsewhere escaped as JSON does, so that it parses
+    out(json.dumps(value, ensure_ascii=not whole, allow_nan=False))
 
 
 def note(text: str) -> None:
