@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from transenc.errors import of_machine
 
@@ -25,6 +27,14 @@ def test_whatever_tells_of_too_little_memory_is_the_machines(error: Exception) -
     assert found is not None
     assert found.exit_code == 4
     assert str(found).startswith("Out of memory")
+
+
+def test_a_full_disk_of_a_tokenizer_is_the_machines() -> None:
+    with pytest.raises(Exception, match="No space left") as told:
+        Tokenizer(WordLevel({"a": 0}, unk_token="a")).save("/dev/full")
+    found = of_machine(told.value)
+    assert found is not None
+    assert found.exit_code == 4
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from typing import Any
 
 
@@ -50,7 +51,7 @@ def of_machine(error: Exception) -> MachineError | None:
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return MachineError(f"{error.strerror or error}{where}. Mend that and run the same command again.")
-    if type(error).__name__ == "SafetensorError" and "os error" in str(error).lower():
+    if re.search(r"\(os error \d+\)", str(error)):  # safetensors' and tokenizers' own, which are no OSError
         return MachineError(f"{error}. Mend that and run the same command again.")
     return None
 
