@@ -130,6 +130,32 @@ def test_heads_drop_in_training_alone_and_the_rest_is_scaled(kind: str, tmp_path
         torch.testing.assert_close(model.vectors(tokens, index[:1]), plain)
 
 
+@pytest.mark.parametrize("p", [0.05, 0.2, 0.9])
+def test_heads_that_are_left_make_up_for_those_that_dropped(p: float) -> None:
+    module = nn.ModuleDict(
+        {"attention": nn.ModuleDict({"output": nn.ModuleDict({"dense": nn.Linear(12, 12)})})}
+    )
+    module.config = SimpleNamespace(num_attention_heads=4, model_type="bert")  # type: ignore[assignment]
+    layer: Any = module.get_submodule("attention.output.dense")
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    states = torch.rand(300, 5, 12) + 1
+    torch.manual_seed(0)
+    with torch.no_grad(), drop_heads(SimpleNamespace(module=module, padded=False), p):  # type: ignore[arg-type]
+        found = layer(states)
+    seen = set()
+    for before, after in zip(states, found, strict=True):
+        kept = [
+            bool(after[:, 3 * h : 3 * h + 3].any()) for h in range(4)
+        ]  # a head goes for all tokens or for none
+        seen.add(sum(kept))
+        for h in range(4):
+            wanted = before[:, 3 * h : 3 * h + 3] * (4 / sum(kept) if kept[h] else 0)
+            torch.testing.assert_close(after[:, 3 * h : 3 * h + 3], wanted)
+    assert len(seen) > 1
+    assert (0 in seen) == (p == 0.9)  # where every head dropped there are zeros, no NaN
+
+
 def test_whitened_embeddings_make_mean_vectors_white(plm: Path) -> None:
     model = BiFamily().create(plm, compute=CPU, max_length=32)
     tokens = model.transformer.tokens(list(make_pairs(300).sentences))

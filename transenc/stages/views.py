@@ -134,7 +134,8 @@ def dropout(module: nn.Module, p: float | None) -> Iterator[None]:
 def drop_heads(transformer: Transformer, p: float) -> Iterator[None]:
     """Switch whole attention heads off with probability `p` a sequence while training (DropHead, Zhou et al. 2020).
 
-    What is left is scaled by 1 / (1 - p). Raises ConfigError for an architecture whose heads cannot be found.
+    What is left of a sequence is scaled by heads / heads left, as in the code that Mirror-BERT uses. Raises
+    ConfigError for an architecture whose heads cannot be found.
     """
     if p == 0:
         yield
@@ -147,9 +148,10 @@ def drop_heads(transformer: Transformer, p: float) -> Iterator[None]:
             return inputs
         states = inputs[0]  # (batch, sequence, heads * size)
         drawn = torch.rand(states.shape[0], 1, heads, 1, device=states.device)
-        keep = (drawn >= p).to(states.dtype) / (1 - p)
+        keep = (drawn >= p).to(states.dtype)
+        left = keep.sum(2, keepdim=True).clamp(min=1)  # where none is left there is nothing to scale
         apart = states.view(*states.shape[:-1], heads, -1)
-        return ((apart * keep).flatten(-2), *inputs[1:])
+        return ((apart * keep * heads / left).flatten(-2), *inputs[1:])
 
     found = [
         m for name, m in module.named_modules() if name.endswith(HEADS_MEET) and isinstance(m, nn.Linear)
