@@ -87,6 +87,34 @@ def test_a_summary_has_the_mean_and_the_sample_deviation() -> None:
     assert one["models"]["best, bi"]["t"]["sd"] is None
 
 
+def test_a_summary_has_raw_starts_average_precision_and_the_mean_of_several_tests() -> None:
+    raw = {
+        "student": "s", "family": "bi", "dev": None, "tests": {"t": 0.2, "u": 0.4}, "average": 0.3,
+        "average_precision": {"t": 0.1}, "path": ".",
+    }  # fmt: skip
+    start = raw | {"tests": {"t": 0.5, "u": 0.7}, "average": 0.6, "path": "prime/s"}
+    made = start | {"dev": 0.8, "tests": {"t": 0.6, "u": 0.9}, "average": 0.75, "path": "cycle-1/s"}
+    best = {"student": "s", "family": "bi", "model": "cycle-1/s"}
+    results = {
+        "plm": ["s"], "rows": [start, made], "raw": [raw], "best": [best], "ensembles": [], "selection": "dev",
+        "metrics": {"t": "auc", "u": "auc"}, "setting": "inductive",
+    }  # fmt: skip
+    found = summarise({1: results}, {1: "x"})
+    means = {
+        name: {column: value["mean"] for column, value in columns.items()}
+        for name, columns in found["models"].items()
+    }
+    assert means == {
+        "raw, bi": {"t": 0.2, "u": 0.4, "t AP": 0.1, "average": 0.3},
+        "start, bi": {"t": 0.5, "u": 0.7, "t AP": 0.1, "average": 0.6},
+        "best, bi": {"dev": 0.8, "t": 0.6, "u": 0.9, "t AP": 0.1, "average": 0.75},
+    }
+    assert list(found["gains"]) == ["best, bi"]
+    assert {column: value["mean"] for column, value in found["gains"]["best, bi"].items()} == pytest.approx(
+        {"t": 0.1, "u": 0.2, "t AP": 0.0, "average": 0.15}  # the start has no development score
+    )
+
+
 def test_gains_are_taken_over_the_start_of_the_same_seed_and_student() -> None:
     def results(**values: tuple[float, float]) -> dict[str, Any]:
         def row(student: str, family: str, cycle: int, value: float) -> dict[str, Any]:
