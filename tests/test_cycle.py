@@ -9,9 +9,9 @@ import pytest
 from tests.conftest import make_pairs
 from transenc.config import build
 from transenc.cycle import plan
-from transenc.outcome import selection
+from transenc.outcome import gold_label, selection
 from transenc.pairs import join
-from transenc.stage import Student, batches, model_stages, student_names
+from transenc.stage import Stage, Student, batches, model_stages, student_names
 
 
 def planned(n: int = 1, **values: Any) -> Any:
@@ -123,7 +123,32 @@ def test_development_data_that_select_nothing_are_not_said_to_lack() -> None:
     assert selection(build(few | {"held_out": 0.3}), None, {}).endswith("but 67 pairs)")
     assert selection(build(few | {"remine": True}), None, {}) == f"{none} (--dev FILE selects)"
     free = build({"plm": ["x"], "select": "last"})
-    assert selection(free, dev, {}) == "no labels: the last cycle is kept (--select last)"
+    for given in (dev, None):
+        assert selection(free, given, {}) == "no labels: the last cycle is kept (--select last)"
+    assert selection(build({"plm": ["x"]}), None, {}).startswith(
+        "no development data: the last cycle is kept"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stage", "gold", "label"),
+    [
+        ("gold/encoder/s0", {"scenario": "few"}, "gold alone"),
+        ("gold/teacher/s0", {"scenario": "few", "weight": 0}, "gold alone"),
+        ("gold/distill-bi/s0", {"scenario": "few"}, "gold and silver"),
+        ("gold/distill-cross/s0", {"scenario": "domain"}, "gold and silver"),
+        ("gold/distill-bi/s0", {"scenario": "few", "weight": 0}, "silver alone"),
+        ("gold/distill-bi/s0", {"scenario": "gold"}, "gold alone"),
+        ("gold/distill-bi/s0", {"scenario": "gold", "augment": ["noise"]}, "gold and rewritten"),
+        ("cycle-1/distill-bi/s0", {"scenario": "few"}, None),
+        ("prime/s0", {"scenario": "few"}, None),
+    ],
+)
+def test_what_gold_taught_is_named_by_the_pairs_that_it_saw(
+    stage: str, gold: dict[str, Any], label: str | None
+) -> None:
+    settings = build({"plm": ["x"], "gold": {"source": "gold.tsv", **gold}})
+    assert gold_label(Stage(stage, "distill"), settings) == label
 
 
 def test_without_labels_every_model_is_judged_on_held_out_pairs_before_selection() -> None:
