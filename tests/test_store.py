@@ -125,6 +125,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_older_one(store: Store, how: str
         assert checkpoints.latest() == newer
         damage(newer, how)
         assert checkpoints.latest() == older
+        checkpoints.save(2, lambda p: (p / "data.bin").write_bytes(b"again") and None)  # in its place
+        assert checkpoints.latest() == newer
+        assert (newer / "data.bin").read_bytes() == b"again"
+        assert not older.exists()
 
 
 def test_the_older_checkpoint_goes_only_after_the_new_one_is_there(
@@ -156,12 +160,17 @@ def test_opening_sweeps_what_a_killed_process_left(store: Store) -> None:
         make_stage(store)
         (store.temporary() / "half").write_text("half")
         (store.root / ".run.yaml.123.tmp").write_text("half")
-        leftover = store.checkpoints("a/b", "x").folder / "step-000000001"
-        leftover.mkdir(parents=True)
+        leftovers = [
+            store.checkpoints(name, "x").folder / "step-000000001" for name in ("a/b", "a/b/trial-1")
+        ]
+        unfinished = store.checkpoints("a/c", "x").folder / "step-000000001"
+        for folder in (*leftovers, unfinished):
+            folder.mkdir(parents=True)
     with store.lock():
         assert not (store.root / "tmp").exists()
         assert not (store.root / ".run.yaml.123.tmp").exists()
-        assert not leftover.exists()
+        assert not any(folder.exists() for folder in leftovers)
+        assert unfinished.exists()
 
 
 def test_nothing_empty_is_left_of_finished_work(store: Store) -> None:
