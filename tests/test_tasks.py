@@ -82,6 +82,16 @@ def test_only_qnli_depends_on_the_order_of_a_pair() -> None:
     assert [name for name in tasks.names() if not tasks.get(name).symmetric] == ["qnli"]
 
 
+def test_classes_are_0_and_1_in_every_file_of_a_task_that_is_measured_by_auc() -> None:
+    files = [
+        file
+        for task in tasks.TASKS.values()
+        if task.metric == "auc"
+        for file in (task.test, task.dev, *(each for way in task.pool for each in way))
+    ]
+    assert {file.score_range for file in files if isinstance(file, tasks.File)} == {(0, 1), None}
+
+
 def test_a_new_task_is_one_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     test, dev = tasks.File("mine-test.tsv", (0, 1)), tasks.File("mine-dev.tsv", (0, 1))
     monkeypatch.setitem(tasks.TASKS, "mine", tasks.Task("mine", "mine", test, dev, pool=((test,),)))
