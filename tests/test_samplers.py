@@ -377,6 +377,18 @@ def test_semantic_equals_brute_force_for_every_tile(arithmetic, tile, limits):
     )
 
 
+@pytest.mark.parametrize("tile", [7, 30, 300])
+@pytest.mark.parametrize("limits", [(), (0.8,), (-np.inf, 0.9), (0.5, 0.95)])
+def test_products_that_err_within_their_slack_find_the_same_neighbours(monkeypatch, tile, limits):
+    embeddings, slack = encode(corpus(120)), 0.1
+    error = np.random.default_rng(1).choice([-0.049, 0.049], (120, 120))
+    wrong = (embeddings @ embeddings.T + error).astype(np.float32)
+    products = shortlist.Products(lambda rows, columns: wrong[rows, columns].copy(), slack)
+    monkeypatch.setattr(semantic, "products", lambda vectors, k: products)
+    found = nearest(embeddings, 4, *limits, tile=tile)
+    np.testing.assert_array_equal(found, brute_force(embeddings, 4, *limits))
+
+
 @pytest.mark.parametrize("tile", [30, 300])
 def test_semantic_equals_brute_force_in_a_wide_corpus(arithmetic, tile):
     rng = np.random.default_rng(0)
@@ -393,6 +405,13 @@ def test_products_in_bf16_err_by_less_than_their_slack_and_by_some_of_it():
         fast.of(slice(0, 400), slice(100, 300)) - vectors.astype(np.float64) @ vectors[100:300].T
     ).max()
     assert fast.slack / 50 < 2 * error <= fast.slack
+
+
+def test_products_in_bf16_may_err_by_as_much_as_their_slack_allows():
+    both = slice(0, 2)
+    fast = shortlist.bf16_products(np.full((2, 9), 1 / 3, np.float32))
+    error = np.abs(fast.of(both, both) - 1).max()  # a third is rounded up, and so is the sum of its squares
+    assert 0.99 * fast.slack < 2 * error <= fast.slack
 
 
 @pytest.mark.parametrize("spread, expected", [(0.8, "bf16"), (0.01, "fp32")])
@@ -435,6 +454,11 @@ def test_semantic_filters_by_score():
     rows = [(sentences.index(a), sentences.index(b)) for a, b in pairs.rows()]
     scores = [float(embeddings[i] @ embeddings[j]) for i, j in rows]
     assert scores and all(0.8 - 1e-6 <= score <= 0.9 + 1e-6 for score in scores)
+
+
+def test_limits_of_a_score_are_themselves_within_them():
+    found = nearest(np.eye(3, dtype=np.float32), 1, 0.0, 0.0)  # all products are exactly 0
+    np.testing.assert_array_equal(found, ([0, 1, 2], [1, 0, 0]))
 
 
 def test_semantic_refuses_a_broken_encoder():
