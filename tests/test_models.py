@@ -16,9 +16,9 @@ import torch
 from tests.conftest import make_pairs
 from tests.tiny import ARCHS, tiny_plm
 from transenc.errors import MachineError
-from transenc.models import unpadded
-from transenc.models.bi import BiFamily, pool
-from transenc.models.cross import CrossFamily
+from transenc.models import bi, unpadded
+from transenc.models.bi import BiEncoder, BiFamily, pool
+from transenc.models.cross import CrossEncoder, CrossFamily
 from transenc.models.device import Compute
 from transenc.models.loading import family_of, load_scorer
 from transenc.models.packed import PackedLinear, packs
@@ -341,6 +341,32 @@ def test_a_cosine_is_the_same_in_both_orders_and_one_for_a_copy(plm: Path) -> No
     np.testing.assert_array_equal(model.score(pairs), model.score(pairs.flipped()))
     same = Pairs.from_rows(["a dog runs"], ["a dog runs"])
     assert model.score(same)[0] == pytest.approx(1, abs=1e-6)
+
+
+class Stand:
+    """In place of a transformer: tokens are texts, and `infer` makes their rows."""
+
+    module = None
+
+    def __init__(self, infer: Any) -> None:
+        self.infer = infer
+
+    def tokens(self, texts: Any) -> Any:
+        return texts
+
+
+def test_pairs_and_vectors_that_are_many_blocks_keep_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lengths(head: Any, texts: Any) -> Any:
+        return np.array([len(left) - len(right) for left, right in texts], np.float32)
+
+    pairs, places = make_pairs(50), np.random.default_rng(0).integers(0, 50, 2 * 32768 + 5)
+    scores = CrossEncoder(Stand(lengths)).score(pairs.take(places))  # type: ignore[arg-type]
+    wanted = 1 / (1 + np.exp(-lengths(None, pairs.rows()).astype(np.float64)))
+    np.testing.assert_allclose(scores, wanted[places], atol=1e-6)
+    monkeypatch.setattr(bi, "BLOCK", 2)
+    rows = np.array([[1, 3], [2, 0], [0, 0]] * 3, np.float32)
+    vectors = BiEncoder(Stand(lambda head, texts: rows.copy()), "mean").encode(["a"] * 9)  # type: ignore[arg-type]
+    np.testing.assert_allclose(vectors, [[0.1**0.5, 0.9**0.5], [1, 0], [0, 0]] * 3, atol=1e-6)
 
 
 def test_each_distinct_sentence_is_encoded_once(plm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

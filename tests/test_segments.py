@@ -172,6 +172,22 @@ def test_a_line_over_equal_cosines_is_finite() -> None:
     assert np.isfinite(logistic_line(np.ones(5), np.full(5, 0.5))).all()
 
 
+def test_a_new_head_is_fitted_to_pairs_from_the_first_to_the_last(
+    plm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transenc.models.cross.CALIBRATE", 3)
+    model = CrossFamily().create(plm, compute=CPU, max_length=32, head="segments")
+    pairs = make_pairs(9, scored=True)
+    assert pairs.scores is not None
+    labels = 1.4 * pairs.scores - 0.2  # as cosines, some are below 0
+    before = model.score(pairs).astype(np.float64)
+    cosines, some = np.log(before / (1 - before)), [0, 4, 8]  # of slope 1 and shift 0
+    model.calibrate(model.prepare(pairs), labels)
+    slope, shift = logistic_line(cosines[some], np.clip(labels[some], 0, 1))
+    assert labels[some].min() < 0 < labels[some].max()
+    np.testing.assert_allclose(model.score(pairs), 1 / (1 + np.exp(-(slope * cosines + shift))), atol=1e-4)
+
+
 def test_scoring_in_bf16_does_not_round_the_line(plm: Path) -> None:
     model = made(plm)
     assert isinstance(model.module, SegmentModel)
