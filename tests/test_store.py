@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,13 +95,15 @@ def damage(path: Path, how: str) -> None:
         (path / MANIFEST).write_bytes((path / MANIFEST).read_bytes().replace(b'"sha256"', b'"rha256"', 1))
     elif how == "manifest-list":
         (path / MANIFEST).write_text('{"schema": 1, "fingerprint": "x", "files": [], "info": {}}')
+    elif how == "manifest-schema":
+        (path / MANIFEST).write_bytes((path / MANIFEST).read_bytes().replace(b'"schema": 1', b'"schema": 2'))
     elif how == "manifest-deep":
         (path / MANIFEST).write_text("[" * 100_000)
 
 
 DAMAGES = (
     "flip", "truncate", "empty", "delete", "extra", "directory", "symlink", "swap", "manifest-cut", "manifest-gone",
-    "manifest-escape", "manifest-key", "manifest-list", "manifest-deep",
+    "manifest-escape", "manifest-key", "manifest-list", "manifest-schema", "manifest-deep",
 )  # fmt: skip
 
 
@@ -131,18 +135,30 @@ def test_a_damaged_checkpoint_falls_back_to_the_older_one(store: Store, how: str
         assert not older.exists()
 
 
+def full(*args: object, **options: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def lossy(temporary: Path, final: Path, **options: Any) -> None:
+    commit(temporary, final, **options)
+    (final / "data.bin").write_bytes(b"tw")  # of a disk that lost what it had taken
+
+
+@pytest.mark.parametrize(
+    ("way", "error", "message"), [(full, OSError, "No space"), (lossy, DamagedError, "differs from")]
+)
 def test_the_older_checkpoint_goes_only_after_the_new_one_is_there(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    way: Callable[..., None],
+    error: type[Exception],
+    message: str,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with store.lock():
         checkpoints = store.checkpoints("s", "x")
         checkpoints.save(1, lambda p: (p / "data.bin").write_bytes(b"one") and None)
-
-        def full(*args: object, **options: object) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(store_module, "commit", full)
-        with pytest.raises(OSError, match="No space"):
+        monkeypatch.setattr(store_module, "commit", way)
+        with pytest.raises(error, match=message):
             checkpoints.save(2, lambda p: (p / "data.bin").write_bytes(b"two") and None)
         latest = checkpoints.latest()
         assert latest is not None
