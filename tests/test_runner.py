@@ -280,6 +280,7 @@ def test_refreshing_and_sequential_students_start_where_they_should(tmp_path: Pa
 
 def test_differences_name_nested_keys() -> None:
     assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == ["a.b: was 1, now 3"]
+    assert differences({"a": 1}, {"b": 2}) == ["a: was 1, now None", "b: was None, now 2"]
 
 
 def test_a_finished_run_leaves_no_work_in_progress(finished: Path) -> None:
