@@ -54,6 +54,7 @@ def test_short_sentences_are_never_masked_and_long_ones_lose_the_span(plm: Path)
     assert LONG.startswith(before)
     assert LONG.endswith(after)
     assert len(before) + len(after) == len(LONG) - 5
+    assert "[MASK]" in mask_spans([LONG[:30]], load_tokenizer(plm), 5, "char")[0]
 
 
 def test_a_span_of_tokens_is_masked_whole(plm: Path) -> None:
@@ -61,28 +62,37 @@ def test_a_span_of_tokens_is_masked_whole(plm: Path) -> None:
     (masked,) = mask_spans([LONG], load_tokenizer(plm), 2, "token")
     kept = masked.replace(" [MASK] ", " ").split()
     assert len(kept) == len(LONG.split()) - 2
+    # One token less than the sentence has can be at two places.
+    found = {tuple(masked.split()) for masked in mask_spans([LONG] * 20, load_tokenizer(plm), 13, "token")}
+    assert found == {("[MASK]", "apple"), ("the", "[MASK]")}
 
 
-def test_a_span_as_long_as_the_sentence_leaves_it_alone(plm: Path) -> None:
-    assert mask_spans([LONG], load_tokenizer(plm), 50, "token") == [LONG]
+@pytest.mark.parametrize("span", [14, 50])
+def test_a_span_as_long_as_the_sentence_leaves_it_alone(span: int, plm: Path) -> None:
+    assert mask_spans([LONG], load_tokenizer(plm), span, "token") == [LONG]
 
 
 def test_repeated_tokens_stand_beside_themselves_and_special_ones_do_not(plm: Path) -> None:
     model = BiFamily().create(plm, compute=CPU, max_length=32)
-    tokens, special = model.transformer.tokens([LONG, "a"]), model.transformer.tokenizer.all_special_ids
-    lengths = set()
+    tokens = model.transformer.tokens([LONG, "a", "a dog runs"])
+    special = model.transformer.tokenizer.all_special_ids
+    lengths, few, repeated = set(), set(), set()
     for seed in range(30):
         torch.manual_seed(seed)
-        more = repeat_tokens(tokens, np.array([1, 0]), 0.32, special, 512)
+        more = repeat_tokens(tokens, np.array([1, 0, 2]), 0.32, special, 512)
         one, two = (more.ids[more.offsets[i] : more.offsets[i + 1]].tolist() for i in (0, 1))
         lengths.add(len(two) - int(tokens.lengths[0]))
+        few.add(int(more.lengths[2] - tokens.lengths[2]))
+        repeated |= {t for t, after in zip(two, two[1:], strict=False) if t == after}
         assert [t for t, after in zip(two, [*two[1:], -1], strict=True) if t != after] == tokens.ids[
             : tokens.offsets[1]
         ].tolist()
         assert two[0] != two[1]
         assert two[-1] != two[-2]
         assert len(one) <= 4  # of one plain token at most one more
-    assert lengths == {0, 1, 2, 3, 4}  # 13 tokens * 0.32
+    assert lengths == {0, 1, 2, 3, 4}  # 14 tokens * 0.32
+    assert few == {0, 1, 2}  # of three tokens as many as two
+    assert repeated == {*tokens.ids[: tokens.offsets[1]].tolist()} - {*special}
     for limit, longest in ((int(tokens.lengths[0]) + 2, 2), (int(tokens.lengths[0]), 0), (3, 0)):
         rows = repeat_tokens(tokens, np.zeros(40, np.int64), 0.32, special, limit)
         assert rows.lengths.max() == int(tokens.lengths[0]) + longest
@@ -104,6 +114,8 @@ def test_deleted_tokens_leave_their_share_and_never_nothing(plm: Path) -> None:
     assert rows.lengths[1::2].tolist() == [3] * 200
     assert rows.lengths[0::2].min() >= 3
     assert rows.lengths[0::2].mean() - 2 == pytest.approx(0.75 * (int(tokens.lengths[0]) - 2), abs=0.5)
+    # The share is a sequence's own: of 14 tokens none goes in (1 - 0.5**15) / 7.5 of all cases.
+    assert np.mean(rows.lengths[0::2] == tokens.lengths[0]) == pytest.approx(1 / 7.5, abs=0.06)
     for i in range(0, 400, 2):  # in order, each at most once
         rest = iter(tokens.ids[: tokens.offsets[1]].tolist())
         assert all(token in rest for token in rows.ids[rows.offsets[i] : rows.offsets[i + 1]].tolist())
@@ -156,6 +168,20 @@ def test_heads_that_are_left_make_up_for_those_that_dropped(p: float) -> None:
     assert (0 in seen) == (p == 0.9)  # where every head dropped there are zeros, no NaN
 
 
+def test_a_head_drops_for_a_whole_sequence_at_its_rate() -> None:
+    layer = nn.Linear(8, 8, bias=False)
+    nn.init.eye_(layer.weight)
+    module = nn.ModuleDict({"attention": nn.ModuleDict({"dense": layer})})
+    module.config = SimpleNamespace(num_attention_heads=4)  # type: ignore[assignment]
+    transformer: Any = SimpleNamespace(module=module, padded=False)
+    torch.manual_seed(0)
+    with drop_heads(transformer, 0.25):
+        states = layer(torch.ones(2000, 3, 8)).view(2000, 3, 4, 2)
+    heads = states[:, 0, :, 0]
+    assert (states == heads[:, None, :, None]).all()
+    assert (heads == 0).float().mean(0).tolist() == pytest.approx([0.25] * 4, abs=0.05)
+
+
 def test_whitened_embeddings_make_mean_vectors_white(plm: Path) -> None:
     model = BiFamily().create(plm, compute=CPU, max_length=32)
     tokens = model.transformer.tokens(list(make_pairs(300).sentences))
@@ -175,9 +201,18 @@ def test_whitened_embeddings_make_mean_vectors_white(plm: Path) -> None:
 def test_whitening_few_sentences_still_tells_them_apart(n: int, plm: Path) -> None:
     model = BiFamily().create(plm, compute=CPU, max_length=32)
     tokens = model.transformer.tokens(list(make_pairs(n // 2).sentences))
-    means = F.normalize(mean_tokens(whitened_embeddings(model.module, tokens), tokens, np.arange(n)), dim=1)
-    cosines = (means @ means.T)[~torch.eye(n, dtype=torch.bool)]
+    table: Any = model.module.get_input_embeddings().weight.detach()
+    own, means = (
+        mean_tokens(words, tokens, np.arange(n))
+        for words in (table, whitened_embeddings(model.module, tokens))
+    )
+    unit = F.normalize(means, dim=1)
+    cosines = (unit @ unit.T)[~torch.eye(n, dtype=torch.bool)]
     assert cosines.std() > 0.05  # 4e-8 of plainly whitened vectors of as many dimensions
+    # All 32 variances were raised by the same: a quarter of their mean, times how far n is below 4 a dimension.
+    before, after = (torch.linalg.eigvalsh(torch.cov(each.T.double())) for each in (own, means))
+    raised = before + (32 / n - 1 / 4) / 4 * before.mean()
+    torch.testing.assert_close(after, before / raised, atol=1e-3, rtol=0)
 
 
 def test_whitening_teaches_the_whitened_cosines(plm: Path) -> None:
@@ -204,6 +239,32 @@ def test_whitening_teaches_the_whitened_cosines(plm: Path) -> None:
     assert agreement() > before + 0.1
 
 
+def test_whitening_compares_each_view_with_the_whitened_mean_of_its_own_words(
+    plm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, start = (BiFamily().create(plm, compute=CPU, max_length=16, pooling="mean") for _ in range(2))
+    sentences, index = list(make_pairs(5).sentences), np.arange(10)
+    table = whitened_embeddings(model.module, model.transformer.tokens(sentences))
+    views, compared = [], []
+
+    def left_out(*given: Any) -> Any:
+        views.append(delete_tokens(*given))
+        return views[-1]
+
+    def loss(*given: Any) -> Any:
+        compared.append(given)
+        return objectives.cosine_matrix_mse(*given)
+
+    monkeypatch.setattr(prime_module, "delete_tokens", left_out)
+    monkeypatch.setattr(prime_module, "cosine_matrix_mse", loss)
+    settings = build({"plm": ["x"], "prime": {"method": "whitening", "batch_size": 10, "epochs": 1}}).prime
+    prime_model(model, sentences, settings, fitting(settings))
+    assert len(views[0].ids) != len(views[1].ids)
+    for view, found, wanted in zip(views[:2], compared[0][:2], compared[0][2:], strict=True):
+        torch.testing.assert_close(found, start.vectors(view, index))
+        torch.testing.assert_close(wanted, mean_tokens(table, view, index))
+
+
 def test_unknown_heads_are_refused_by_name() -> None:
     module = nn.Linear(2, 2)
     module.config = SimpleNamespace(num_attention_heads=2, model_type="mystery")  # type: ignore[assignment]
@@ -227,7 +288,12 @@ def test_priming_pulls_the_two_views_together(method: str, plm: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "loss"), [("simcse", objectives.info_nce), ("mirror", objectives.nt_xent)]
+    ("method", "loss"),
+    [
+        ("simcse", objectives.info_nce),
+        ("mirror", objectives.nt_xent),
+        ("mirror-drophead", objectives.nt_xent),
+    ],
 )
 def test_the_loss_of_priming_is_that_of_its_method_at_its_temperature(
     method: str, loss: Any, plm: Path
@@ -384,6 +450,9 @@ def test_too_many_sentences_are_sampled_by_seed() -> None:
     assert choose(sentences, 10, 1).sentences == choose(sentences, 10, 1).sentences
     assert choose(sentences, 10, 1).sentences != choose(sentences, 10, 2).sentences
     assert len(choose(sentences, 1000, 1)) == 100
+    chosen = choose(sentences, 10, 1)  # in the order that they had
+    assert sorted(chosen.sentences, key=int) == list(chosen.sentences)
+    assert chosen.left.tolist() == chosen.right.tolist() == list(range(10))
 
 
 def test_one_sentence_cannot_be_primed_on(plm: Path) -> None:
@@ -504,6 +573,19 @@ def test_labelling_stopped_between_shards_continues_without_repeating_one(
     np.testing.assert_array_equal(again, whole)
     assert seen == sorted(set(seen))
     np.testing.assert_allclose(whole, model.score(pairs), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shard", "seconds", "saved"), [(8, 0.0, [8, 16, 20]), (8, 60.0, [20]), (20, 0.0, [])]
+)
+def test_labels_are_kept_as_often_as_is_asked_and_at_the_end_where_there_are_several_shards(
+    shard: int, seconds: float, saved: list[int]
+) -> None:
+    kept: list[int] = []
+    checkpoints: Any = SimpleNamespace(latest=lambda: None, save=lambda done, write: kept.append(done))
+    scorer: Any = SimpleNamespace(family="cross", score=lambda pairs: np.zeros(len(pairs)))
+    score_pairs(scorer, make_pairs(20), shard=shard, checkpoints=checkpoints, checkpoint_seconds=seconds)
+    assert kept == saved
 
 
 def test_labelling_continues_in_no_more_memory_than_it_began(tmp_path: Path) -> None:
