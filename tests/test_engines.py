@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from tests.conftest import make_pairs
-from tests.test_export import edit, rewrite, scorer_of, signature
+from tests.test_export import Flat, edit, rewrite, scorer_of, signature
 from tests.tiny import tiny_plm
 from transenc import store
 from transenc.errors import ConfigError, DamagedError, Interrupted, MachineError, ParityError, RefusedError
@@ -30,8 +30,9 @@ from transenc.export import convert, latency, place, trace
 from transenc.export import onnx as export
 from transenc.export.engine import Engine, core_count, load_engine, read_facts
 from transenc.export.onnx import ExportReport, export_onnx
-from transenc.export.parity import Remembered, check_parity
+from transenc.export.parity import Ranks, Remembered, check_parity
 from transenc.export.words import LIMITS, word_difference
+from transenc.metrics import spearman
 from transenc.models.bi import BiEncoder
 from transenc.models.cross import CrossEncoder, CrossFamily
 from transenc.models.device import Compute
@@ -309,24 +310,44 @@ def test_a_loss_of_spearman_fails_the_gate_though_no_score_is_far_off() -> None:
     assert caught.value.numbers["ranks"]["drop"] == pytest.approx(within.ranks.drop)
 
 
+def test_spearman_is_that_of_both_with_people_and_of_the_engine_with_its_model() -> None:
+    model, engine, people = Skewed(), Skewed(noise=0.02), Skewed(noise=0.1).score(GOLD)
+    parity = check_parity(model, engine, GOLD, tolerance=0.1, gold=GOLD.with_scores(people), max_drop=1.0)
+    exact, other = model.score(GOLD), engine.score(GOLD)
+    assert parity.ranks == Ranks(
+        len(GOLD),
+        pytest.approx(0.02 / exact.max(), rel=1e-3),  # type: ignore[arg-type]
+        model=spearman(exact, people),
+        engine=spearman(other, people),
+        agreement=spearman(other, exact),
+        max_drop=1.0,
+    )
+
+
 def test_an_order_that_rounding_alone_makes_is_not_held_against_an_engine() -> None:
+    @dataclass
     class Tied(Skewed):
+        spread: float = 1e-6
+
         def score(self, pairs: Any) -> Any:
-            return (super().score(pairs) * 1e-6 + 0.99).astype(np.float32)
+            return (super().score(pairs) * self.spread + 0.99).astype(np.float32)
 
     gold = GOLD.with_scores(Skewed().score(GOLD))
     passed = check_parity(Tied(), Tied(noise=0.2), GOLD, tolerance=0.1, gold=gold)
     assert passed.ranks is not None
     assert passed.ranks.drop > 0.005
     assert 0 < passed.ranks.scores < 1e-6
+    with pytest.raises(ParityError, match=r"Spearman falls from"):  # that of a hundred times the rounding is
+        check_parity(Tied(spread=1e-4), Tied(noise=0.2, spread=1e-4), GOLD, tolerance=0.1, gold=gold)
 
 
-def test_an_order_of_small_scores_that_rounding_does_not_make_is_held_against_an_engine() -> None:
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_order_of_small_scores_that_rounding_does_not_make_is_held_against_an_engine(sign: int) -> None:
     class Low(Skewed):
         def score(self, pairs: Any) -> Any:
-            return super().score(pairs) * np.float32(1e-6)
+            return super().score(pairs) * np.float32(sign * 1e-6)
 
-    gold = GOLD.with_scores(Skewed().score(GOLD))
+    gold = GOLD.with_scores(sign * Skewed().score(GOLD))
     with pytest.raises(ParityError, match=r"Spearman falls from 1\.0000"):
         check_parity(Low(), Low(noise=0.2), GOLD, tolerance=0.1, gold=gold)
 
@@ -336,6 +357,14 @@ def test_nan_fails_the_gate_and_its_numbers_stay_json() -> None:
     with pytest.raises(ParityError) as caught:
         check_parity(Skewed(), Skewed(noise=float("nan")), GOLD, tolerance=0.1, gold=gold)
     assert json.loads(json.dumps(caught.value.numbers, allow_nan=False))["ranks"]["engine"] is None
+
+    class Column(Skewed):
+        def score(self, pairs: Any) -> Any:
+            return super().score(pairs)[:, None]
+
+    with pytest.raises(ParityError) as caught:  # arrays of another shape are infinitely far
+        check_parity(Skewed(), Column(), GOLD, tolerance=0.1)
+    assert json.loads(json.dumps(caught.value.numbers, allow_nan=False))["worst"] is None
 
 
 def test_the_model_is_asked_once_for_all_graphs() -> None:
@@ -351,6 +380,13 @@ def test_the_model_is_asked_once_for_all_graphs() -> None:
     for _ in range(3):
         check_parity(remembered, Skewed(), GOLD, tolerance=0.1)
     assert model.asked == 3  # the pairs, the lengths, the shortest
+    turned = Pairs(GOLD.sentences, GOLD.left, GOLD.right[::-1])  # other pairs of the same sentences
+    np.testing.assert_array_equal(remembered.score(turned), model.score(turned))
+    encoder = Flat()
+    remembered = Remembered(encoder)
+    for _ in range(3):
+        check_parity(remembered, Flat(), GOLD, tolerance=0.1)
+    assert encoder.encoded == 3
 
 
 def test_int8_ways_are_tried_in_turn_and_the_card_names_the_one_taken(

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from transenc.cli.export import _pairs
 from transenc.errors import ConfigError, DamagedError, MachineError, ParityError, RefusedError
 from transenc.export import onnx as export
 from transenc.export import trace, wire
-from transenc.export.engine import Engine, load_engine, read_facts
+from transenc.export.engine import Engine, Facts, load_engine, read_facts
 from transenc.export.onnx import ExportReport, GraphReport, export_onnx
-from transenc.export.parity import check_parity, ladder
+from transenc.export.parity import Check, Ranks, check_parity, ladder
 from transenc.export.scan import refuse_foreign
 from transenc.models.bi import BiEncoder, BiFamily
 from transenc.models.cross import CrossEncoder, CrossFamily
@@ -510,6 +510,35 @@ def test_cuda_is_used_or_refused_but_never_replaced(
         load_engine(engine_copy, device="cuda")
 
 
+class Sums:
+    """In place of a session: a logit of each text, the sum of its ids."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, int]] = []
+
+    def run(self, names: list[str], inputs: dict[str, Any]) -> list[Any]:
+        self.shapes.append(inputs["input_ids"].shape)
+        return [(inputs["input_ids"] * inputs["attention_mask"]).sum(1, keepdims=True) / np.float32(1000)]
+
+
+@pytest.mark.parametrize(("budget", "rows"), [(64, 2), (40, 100)])
+def test_texts_that_are_many_runs_and_blocks_keep_their_places(
+    budget: int, rows: int, plm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(plm / "tokenizer.json"))
+    facts = Facts(*("cross", None, 32, 1, ("input_ids", "attention_mask"), "logits", 0, 17, ""), {}, {}, {})
+    pairs = make_pairs(20)
+    ids = [sum(tokenizer.encode(*row).ids) / 1000 for row in pairs.rows()]
+    monkeypatch.setattr("transenc.export.engine.BLOCK", 7)
+    session = Sums()
+    scores = Engine("cross", facts, session, tokenizer, budget=budget, rows=rows).score(pairs)
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-np.array(ids))), atol=1e-6)
+    assert 1 < max(texts for texts, _ in session.shapes) <= rows
+    assert max(texts * length for texts, length in session.shapes) <= budget
+
+
 # The comparison itself, on scorers of one line
 
 
@@ -527,6 +556,28 @@ class Plain:
         return ((lengths % 7) / 7 + self.error(pairs)).astype(np.float32)
 
 
+@dataclass
+class Flat:
+    """Score all pairs alike, by vectors of which all but the first have an `error`."""
+
+    family: str = "bi"
+    error: float = 0.0
+    encoded: int = 0
+    max_length: int = 64
+
+    def score(self, pairs: Pairs) -> Any:
+        return np.full(len(pairs), 0.5, np.float32)
+
+    def encode(self, sentences: list[str]) -> Any:
+        self.encoded += 1
+        vectors = np.full((len(sentences), 4), 0.5, np.float32)
+        vectors[1:] += self.error
+        return vectors
+
+
+LAST = list(make_pairs(10).rows())[-1]
+
+
 def longer_than(words: int) -> Callable[[Pairs], Any]:
     return lambda pairs: np.array([0.1 * (len(a.split()) > words) for a, _ in pairs.rows()])
 
@@ -536,6 +587,7 @@ def longer_than(words: int) -> Callable[[Pairs], Any]:
     [
         ("batches", lambda pairs: 0.1),
         ("one at a time", lambda pairs: 0.1 * (len(pairs) == 1)),
+        ("one at a time", lambda pairs: 0.1 * (len(pairs) == 1 and next(pairs.rows()) == LAST)),
         ("lengths", longer_than(60)),
         ("shortest", lambda pairs: np.array([0.1 * (a == "") for a, _ in pairs.rows()])),
         ("batches", lambda pairs: np.nan),
@@ -553,10 +605,30 @@ def test_a_small_difference_is_within_tolerance() -> None:
     assert json.loads(json.dumps(parity.as_dict()))["worst"] == parity.worst
 
 
+def test_vectors_that_differ_fail_the_gate_though_all_scores_agree() -> None:
+    with pytest.raises(
+        ParityError, match=r"in 'batches', 10 pairs, scores differ by up to 0, vectors by up to 0\.1"
+    ):
+        check_parity(Flat(), Flat(error=0.1), make_pairs(10), tolerance=0.05)
+    near = check_parity(Flat(), Flat(error=0.01), make_pairs(10), tolerance=0.05)
+    assert [check.vectors is None for check in near.checks] == [False, True, False, False]
+    assert near.worst == pytest.approx(0.01)
+    crosses = check_parity(Flat("cross"), Flat("cross", 0.1), make_pairs(10), tolerance=0.05)
+    assert crosses.worst == 0
+
+
+def test_a_difference_as_large_as_is_allowed_passes() -> None:
+    assert Check("name", 9, 0.5, 0.5).within(0.5)
+    assert not Check("name", 9, 0.5, 0.6).within(0.5)
+    assert Ranks(9, 1.0, model=0.75, engine=0.5, agreement=0.9, max_drop=0.25).within
+
+
 def test_texts_of_every_length_bucket_are_made() -> None:
     made = ladder(make_pairs(10), 64)
-    lengths = {len(s.split()) for s in made.sentences}
-    assert lengths == {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64}
+    lengths = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+    rows = [(len(left.split()), len(right.split())) for left, right in made.rows()]
+    assert rows == [*zip(lengths, [*lengths[1:], 1], strict=True), *((n, 1) for n in lengths)]
+    assert len({text.split()[0] for text in made.sentences}) > 6
 
 
 def test_columns_of_pairs_to_compare_on_need_no_score(tmp_path: Path) -> None:
