@@ -364,7 +364,7 @@ def test_pairs_and_vectors_that_are_many_blocks_keep_their_places(monkeypatch: p
     wanted = 1 / (1 + np.exp(-lengths(None, pairs.rows()).astype(np.float64)))
     np.testing.assert_allclose(scores, wanted[places], atol=1e-6)
     monkeypatch.setattr(bi, "BLOCK", 2)
-    rows = np.array([[1, 3], [2, 0], [0, 0]] * 3, np.float32)
+    rows = np.array([[1, 3], [0.1, 0], [0, 0]] * 3, np.float32)
     vectors = BiEncoder(Stand(lambda head, texts: rows.copy()), "mean").encode(["a"] * 9)  # type: ignore[arg-type]
     np.testing.assert_allclose(vectors, [[0.1**0.5, 0.9**0.5], [1, 0], [0, 0]] * 3, atol=1e-6)
 

@@ -188,6 +188,15 @@ def test_a_new_head_is_fitted_to_pairs_from_the_first_to_the_last(
     np.testing.assert_allclose(model.score(pairs), 1 / (1 + np.exp(-(slope * cosines + shift))), atol=1e-4)
 
 
+def test_scores_in_bf16_follow_a_line_that_was_fitted_after_the_first_of_them(plm: Path) -> None:
+    model = CrossFamily().create(plm, compute=Compute("cpu", "bf16"), max_length=32, head="segments")
+    pairs = make_pairs(9, scored=True)
+    assert pairs.scores is not None
+    before = model.score(pairs)
+    model.calibrate(model.prepare(pairs), 0.1 * pairs.scores)
+    assert (model.score(pairs) < before - 0.2).all()
+
+
 def test_scoring_in_bf16_does_not_round_the_line(plm: Path) -> None:
     model = made(plm)
     assert isinstance(model.module, SegmentModel)
