@@ -456,14 +456,24 @@ def test_semantic_filters_by_score():
     assert scores and all(0.8 - 1e-6 <= score <= 0.9 + 1e-6 for score in scores)
 
 
+def test_without_limits_any_cosine_is_a_neighbours():
+    vectors = np.array([[1, 0], [-1, 0], [-1, 0], [0.6, 0.8]], np.float32)
+    vectors[3] *= 1 + 1e-6  # as rounding leaves them, a little too long
+    found = Semantic(k=3).sample(list("abcd"), np.random.default_rng(0), encode=lambda s: vectors)
+    np.testing.assert_array_equal(found[1].reshape(4, 3), [[3, 1, 2], [2, 3, 0], [1, 3, 0], [0, 1, 2]])
+    twins = Semantic(k=1).sample(list("ab"), np.random.default_rng(0), encode=lambda s: vectors[[3, 3]])
+    np.testing.assert_array_equal(twins, ([0, 1], [1, 0]))
+
+
 def test_limits_of_a_score_are_themselves_within_them():
     found = nearest(np.eye(3, dtype=np.float32), 1, 0.0, 0.0)  # all products are exactly 0
     np.testing.assert_array_equal(found, ([0, 1, 2], [1, 0, 0]))
 
 
-def test_semantic_refuses_a_broken_encoder():
+@pytest.mark.parametrize(("rows", "value"), [(9, np.nan), (9, np.inf), (8, 0.5)])
+def test_semantic_refuses_a_broken_encoder(rows, value):
     with pytest.raises(DataError, match="embedding"):
-        mine(Semantic(), corpus(9), seed=0, encode=lambda s: np.full((len(s), 4), np.nan, np.float32))
+        mine(Semantic(), corpus(9), seed=0, encode=lambda s: np.full((rows, 4), value, np.float32))
 
 
 def test_semantic_says_once_that_exact_search_is_quadratic(monkeypatch, caplog):
@@ -473,7 +483,8 @@ def test_semantic_says_once_that_exact_search_is_quadratic(monkeypatch, caplog):
     assert not caplog.records
     mine(Semantic(), corpus(40), seed=0, encode=encode)
     (record,) = caplog.records
-    assert "four times" in record.getMessage() and "semantic-approximate" in record.getMessage()
+    assert "all 7.8e+02 pairs of 40" in record.getMessage() and "four times" in record.getMessage()
+    assert "semantic-approximate" in record.getMessage()
 
 
 def clustered(n, spread=0.8):
