@@ -22,6 +22,7 @@ from transenc.samplers.semantic import Semantic
         ("bm25:3:k=5,backend=numpy,random:1", [("bm25:k=5,backend=numpy", 0.75), ("random", 0.25)]),
         ("bm25:.5:k=5,random:.5:per_sentence=2", [("bm25:k=5", 0.5), ("random:per_sentence=2", 0.5)]),
         ("bm25:0.5,k=5,semantic:0.5", [("bm25:k=5", 0.5), ("semantic", 0.5)]),
+        ("bm25:0.5,path=a:b,random:0.5", [("bm25:path=a:b", 0.5), ("random", 0.5)]),
         ("random:1", [("random", 1.0)]),
         ("bm25:0.5 , random :0.5", [("bm25", 0.5), ("random", 0.5)]),
         ("bm25", None),
