@@ -56,7 +56,7 @@ def test_seeds_are_counted_or_listed(text: str, seeds: list[int]) -> None:
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "0", "a", "1,1", "-1", "1,,2", ","])
+@pytest.mark.parametrize("text", ["", "0", "a", "1,1", "-1", "1,,2", ",", "²"])
 def test_other_seeds_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--seeds"):
         parse_seeds(text)
@@ -66,6 +66,8 @@ def test_a_command_reproduces_one_seed_elsewhere() -> None:
     argv = ["cycle", "--plm", "a b", "--seeds", "5", "--run=x", "--task", "sts"]
     shown = reproduce(argv, 3, Path("runs/a"))
     assert shown == "transenc cycle --plm 'a b' --task sts --seed 3 --run runs/a-again/seed-3"
+    apart = ["cycle", "--seeds=5", "--run", "x", "--seed", "7", "--plm", "a b", "--seed=7", "--task", "sts"]
+    assert reproduce(apart, 3, Path("runs/a")) == shown
 
 
 def test_a_summary_has_the_mean_and_the_sample_deviation() -> None:
