@@ -118,7 +118,8 @@ class Pairs:
     def keys(self) -> Index:
         """Return one integer per pair that is equal for (a, b) and (b, a)."""
         low, high = np.minimum(self.left, self.right), np.maximum(self.left, self.right)
-        return low * np.int64(len(self.sentences)) + high
+        keys: Index = low * np.int64(len(self.sentences)) + high
+        return keys
 
     def unique(self) -> Pairs:
         """Drop self pairs and all but the first of each unordered duplicate, keeping the order."""

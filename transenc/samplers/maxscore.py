@@ -176,7 +176,7 @@ def _score(given: Postings, document: int, asked: Array, scratch: Scratch) -> np
     for p in range(given.rows[document], given.rows[document + 1]):
         if place[given.own_words[p]]:
             values[place[given.own_words[p]] - 1] = given.own_scores[p]
-    score = np.float32(0)
+    score: np.float32 = np.float32(0)
     for word in asked:
         score += values[place[word] - 1]
     for word in asked:
