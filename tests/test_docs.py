@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib.metadata import distributions
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
+from packaging.specifiers import SpecifierSet
 
 from transenc import registry
 from transenc.cli.app import app
@@ -109,3 +111,16 @@ def test_the_page_of_files_names_each_file_of_a_task() -> None:
     files = [each for each in vars(declared).values() if isinstance(each, declared.File)]
     names = {each.name for each in (*files, *declared.STS_PARTS, *pool)}
     assert len(names) > 15 and names <= written, names - written
+
+
+def test_the_constraints_can_be_had_with_each_python_that_the_readme_takes_them_with() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    oldest = re.findall(r"with Python (3\.\d+) or newer", readme)
+    pinned = {line.lower() for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()}
+    wanted = {
+        f"{each.name}=={each.version}": each.metadata["Requires-Python"] or ""
+        for each in distributions()
+        if f"{each.name}=={each.version}".lower() in pinned
+    }
+    assert len(oldest) == 1
+    assert [name for name, pythons in wanted.items() if oldest[0] not in SpecifierSet(pythons)] == []
