@@ -82,8 +82,8 @@ def test_parquet_reads_text_and_number_columns(text: pa.DataType, number: pa.Dat
     columns = {
         "extra": [1, 2],
         "label": pa.array([0, 1], number),
-        "text1": pa.array(["a", "b"]).cast(text),
-        "text2": pa.array(["c", "d"]).cast(text),
+        "text1": pa.array(["a", "b"], text),
+        "text2": pa.array(["c", "d"], text),
     }
     pq.write_table(pa.table(columns), "p.parquet")
     pairs = read_pairs(Path("p.parquet"), scores="required")
