@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -30,7 +30,8 @@ def merge(*layers: Mapping[str, Any], group: type[Frozen] = Settings, where: str
     for layer in layers:
         for key, value in layer.items():
             inner = group.model_fields[key].annotation if key in group.model_fields else None
-            if not (isinstance(inner, type) and issubclass(inner, Frozen)):
+            # Python 3.10 calls list[str] a type too, and then refuses to say of what.
+            if get_origin(inner) or not (isinstance(inner, type) and issubclass(inner, Frozen)):
                 merged[key] = value
                 continue
             if not isinstance(value, Mapping):
