@@ -14,6 +14,7 @@ from tests.conftest import make_pairs
 from tests.runs import content, run_small, small_runner
 from transenc.errors import ConfigError, DamagedError, Interrupted
 from transenc.interrupt import StopFlag
+from transenc.outcome import read_outcome
 from transenc.readers import read_pairs
 from transenc.record import differences, record
 from transenc.runs import models_of
@@ -263,6 +264,16 @@ def test_an_older_models_start_wins_when_nothing_beats_it(tmp_path: Path, plm: P
     assert "No cycle beat the start" in (tmp_path / "run/best/bi/README.md").read_text()
 
 
+def test_a_student_that_kept_the_weights_it_began_with_is_named(tmp_path: Path, plm: Path) -> None:
+    tiny = {"learning_rate": 1e-30, "warmup": 0.0, "keep_start": True}
+    runner, stages = small_runner(tmp_path / "run", plm, changes={"distill": {"bi": tiny}})
+    with runner.context.store.lock():
+        record(runner.context)
+        runner.run(stages)
+    (told,) = read_outcome(runner, stages, []).warnings
+    assert told.startswith("cycle-1/distill-bi/s0 learnt nothing")
+
+
 def test_refreshing_and_sequential_students_start_where_they_should(tmp_path: Path, plm: Path) -> None:
     from safetensors.torch import load_file
 
@@ -284,8 +295,8 @@ def test_differences_name_nested_keys() -> None:
 
 
 def test_a_finished_run_leaves_no_work_in_progress(finished: Path) -> None:
-    assert not list((finished / "tmp").iterdir())
-    assert not [p for p in (finished / "checkpoints").rglob("*") if p.is_file()]
+    assert not (finished / "tmp").exists()
+    assert not (finished / "checkpoints").exists()
     events = [json.loads(line)["event"] for line in (finished / "events.jsonl").read_text().splitlines()]
     assert events.count("start") == events.count("finish")
 

@@ -182,6 +182,7 @@ def test_opening_sweeps_what_a_killed_process_left(store: Store) -> None:
         unfinished = store.checkpoints("a/c", "x").folder / "step-000000001"
         for folder in (*leftovers, unfinished):
             folder.mkdir(parents=True)
+            (folder / "state").write_text("1")
     with store.lock():
         assert not (store.root / "tmp").exists()
         assert not (store.root / ".run.yaml.123.tmp").exists()

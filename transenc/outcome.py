@@ -79,8 +79,18 @@ def read_outcome(runner: Runner, stages: Sequence[Stage], students: Sequence[Stu
         selection=selection(context.settings, context.dev, context.tests),
         ensembles=[_ensemble(runner, stage, students) for stage in stages if stage.kind == "ensemble"],
         raw=[_raw(runner, stage) for stage in stages if stage.settings.get("raw")],
-        warnings=[facts["warning"] for facts in silver if facts.get("warning")],
+        warnings=[facts["warning"] for facts in silver if facts.get("warning")] + _untaught(runner, stages),
     )
+
+
+def _untaught(runner: Runner, stages: Sequence[Stage]) -> list[str]:
+    """Say which students kept the weights that they began with, since none of their training's were better."""
+    made = [stage.name for stage in stages if stage.kind == "distill"]
+    kept = [name for name in made if runner.info(name, "distill")["best_step"] == 0]
+    return [
+        f"{name} learnt nothing: no step of its training was better than the start, which it kept"
+        for name in kept
+    ]
 
 
 def _models(runner: Runner, stages: Sequence[Stage]) -> list[Row]:

@@ -101,7 +101,7 @@ class FitSettings(Frozen):
     )
     keep_start: bool = Field(
         False,
-        description="Let the weights that training starts from be a candidate too, on development data.",
+        description="Let the weights that training starts from be a candidate too, where checkpoints are chosen.",
     )
 
     @field_validator("average")
