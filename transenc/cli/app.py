@@ -126,8 +126,7 @@ def _fail(message: str, code: int) -> None:
             traceback.print_exc()
         # Of a word that no path or setting is as long as, the beginning tells which it is.
         note(f"transenc: {LONG.sub(lambda found: found[0][:SHOWN] + '...', message)}")
-    except (
-        OSError
-    ):  # a full disk, a reader that is gone: Python would try again at its end, and exit with 120
+    except OSError:
+        # A full disk, a reader that is gone: Python would try again at its end, and exit with 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sys.exit(code)

@@ -39,9 +39,8 @@ def _write(text: str) -> None:
 
 def out_json(value: Any) -> None:
     """Print one JSON object on one line."""
-    whole = (
-        sys.stdout.encoding or "utf-8"
-    ).lower() == "utf-8"  # elsewhere escaped as JSON does, so that it parses
+    # Where stdout takes not every character, they are escaped as JSON does, so that it parses.
+    whole = (sys.stdout.encoding or "utf-8").lower() == "utf-8"
     out(json.dumps(value, ensure_ascii=not whole, allow_nan=False))
 
 
