@@ -17,10 +17,16 @@ from transenc.lengths import with_lengths
 from transenc.models.bi import BiFamily
 from transenc.models.cross import CrossFamily
 from transenc.models.device import Compute
+from transenc.models.intake import describe
 from transenc.pairs import Pairs
+from transenc.readers import read_pairs
+from transenc.runner import Runner
 from transenc.session import Session
 from transenc.single_stages import distill_to
+from transenc.stage import Stage
+from transenc.stages.context import Context
 from transenc.stages.distill import distill_model
+from transenc.store import Store
 from transenc.training import Fit
 
 SHORT = ["a dog runs", "a cat sleeps"] * 50
@@ -216,3 +222,47 @@ def test_a_tuned_start_is_trained_on_few_tokens_and_still_reads_its_own(
         assert weight.equal(same.module.state_dict()[name]), name
     ends = Pairs.from_rows(["dog " * 20 + "cat"], ["dog " * 20 + "runs"])
     assert found.score(ends) != pytest.approx(same.score(ends), abs=1e-6)
+
+
+@pytest.mark.parametrize("head", ["classifier", "segments"])
+def test_a_cross_encoder_that_is_trained_on_reads_as_many_tokens_as_before(
+    head: str, plm: Path, tmp_path: Path
+) -> None:
+    cpu = Compute("cpu", "fp32")
+    start = tmp_path / "start"
+    CrossFamily().create(plm, compute=cpu, max_length=40, head=head).save(start)
+    values = {"seed": 1, "precision": "fp32", "plm": (str(start),)}
+    short = {"max_length": 12, "epochs": 1, "batch_size": 8}
+    settings = build(merge(BY_TEXT, values | {"distill": {"cross": short, "bi": short}}))
+    pairs = make_pairs(8, scored=True)
+    lengths = {}
+    for family in (CrossFamily(), BiFamily()):
+        out = tmp_path / family.name
+        distill_to(settings, family.name, pairs, None, out, keep_head=True, device="cpu")
+        lengths[family.name] = family.load(out, compute=cpu).transformer.max_length
+    assert lengths == {"cross": 40, "bi": 12}  # of its sentence vectors nobody promised anything
+
+
+def test_what_a_tuned_start_was_before_priming_is_measured_on_all_that_it_reads(
+    plm: Path, tmp_path: Path
+) -> None:
+    cpu, tuned = Compute("cpu", "fp32"), tmp_path / "tuned"
+    BiFamily().create(plm, compute=cpu, max_length=40, pooling="mean").save(tuned)
+    rows = [
+        (f"{'dog ' * 20}{a}", f"{'dog ' * 20}{b}")
+        for a, b in (("cat", "runs"), ("a", "a dog"), ("dog", "cat"))
+    ]
+    gold = Pairs.from_rows(*map(list, zip(*rows, strict=True)), [0.0, 1.0, 0.5])
+    context = Context(
+        Store(tmp_path / "run"),
+        build({"plm": [str(tuned)], "seed": 1}),
+        cpu,
+        {"s": describe("s", tuned)},
+        tests={"long": gold},
+    )
+    facts = {"raw": True, "pooling": "auto", "max_length": 12, "dev": False}
+    stage = Stage("evaluate/raw/s", "evaluate", facts, (), "s", "bi")
+    with context.store.lock():
+        Runner(context, lambda: (gold, []), {}).run([stage])
+    found = read_pairs(tmp_path / "run" / stage.name / "long.parquet", scores="required")
+    assert found.scores == pytest.approx(BiFamily().load(tuned, compute=cpu).score(gold), abs=1e-6)

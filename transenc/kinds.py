@@ -291,7 +291,7 @@ def _evaluate(runner: Runner, stage: Stage, out: Path, identity: str) -> Info:
         scorer = family("bi").create(
             plm.path,
             compute=context.compute,
-            max_length=stage.settings["max_length"],
+            max_length=reading_length(plm.path, stage.settings["max_length"], tuned=plm.tuned),
             pooling=plm.pooled_by(stage.settings["pooling"]),
         )
         facts["dev"] = context.measure(scorer) if stage.settings["dev"] else None

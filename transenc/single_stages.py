@@ -18,6 +18,7 @@ from transenc.metrics import quality
 from transenc.models.device import Compute
 from transenc.models.intake import resolve
 from transenc.models.layout import head_of
+from transenc.models.loading import family_of
 from transenc.pairs import Pairs
 from transenc.progress import Progress
 from transenc.seeds import derive, random_state_kept
@@ -107,8 +108,8 @@ def distill_to(
         raise ConfigError(
             f"distill.{family}.trials compares seeds, and there is nothing to compare them by: give --dev FILE."
         )
-    kept = keep_head and family == "cross" and head_of(plm.path) is not None
-    if kept:
+    same = family == "cross" and family_of(plm.path) == "cross"  # trained on pairs before
+    if keep_head and same and head_of(plm.path) is not None:
         chosen = chosen.model_copy(update={"head": "segments"})
     identity = {
         "family": family, "distill": chosen.model_dump(), "pooling": settings.pooling, "seed": settings.seed,
@@ -121,7 +122,7 @@ def distill_to(
         student = find_family(family).create(
             plm.path,
             compute=compute,
-            max_length=reading_length(plm.path, chosen.max_length, tuned=plm.tuned or kept),
+            max_length=reading_length(plm.path, chosen.max_length, tuned=plm.tuned or same),
             pooling=plm.pooled_by(settings.pooling),
             **head_option(chosen),
         )

@@ -123,7 +123,10 @@ class PrimeSettings(FitSettings):
     learning_rate: float = Field(3e-5, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW decay.")
     max_length: int | None = Field(
-        32, ge=4, description="Tokens a text is cut to; the primed model reads as many. null: by the text."
+        32,
+        ge=4,
+        description="Tokens a text is cut to in training; a model of a tuned start reads what that does, others as "
+        "many. null: by the text.",
     )
     temperature: float = Field(0.05, gt=0, description="Softmax temperature of the contrastive loss.")
     head: bool = Field(
