@@ -15,7 +15,7 @@ import pytest
 
 from transenc import store as store_module
 from transenc.errors import ConfigError, DamagedError, LockedError, MachineError
-from transenc.store import MANIFEST, Store, commit, fingerprint, manifest, verify, write_file
+from transenc.store import MANIFEST, Store, commit, fingerprint, kernel_lock, manifest, verify, write_file
 
 
 @pytest.fixture
@@ -262,6 +262,13 @@ def test_a_file_system_without_locks_is_told_and_no_soft_lock_takes_their_place(
             store.lock(),
         ):
             pass
+
+
+def test_a_lock_whose_file_cannot_be_made_is_not_taken_for_a_file_system_without_locks(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(OSError, match="File name too long"):
+        kernel_lock(tmp_path / ("a" * 300), option="--out")
 
 
 def test_a_foreign_directory_is_not_taken_for_a_run(tmp_path: Path) -> None:

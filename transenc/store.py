@@ -215,9 +215,9 @@ def kernel_lock(path: Path, *, option: str) -> BaseFileLock | None:
     except Timeout:
         if not isinstance(lock, SoftFileLock):
             return None
-    except PermissionError:
-        raise
     except (OSError, NotImplementedError) as error:  # the second is what older versions raise
+        if getattr(error, "filename", None):  # the file cannot be made: a full disk, too long a name
+            raise
         reason = getattr(error, "strerror", None) or reason
     raise MachineError(
         f"{path} cannot be locked ({reason}). Name a {option} on a file system with locks, such as a local disk."
