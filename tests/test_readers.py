@@ -515,6 +515,16 @@ def test_all_lines_of_a_csv_record_with_other_columns_are_bad_rows(ends: bytes) 
     assert [("still open" in reject.reason) for reject in rejects[1:]] == [True] * (last - 4) + [False]
 
 
+@pytest.mark.parametrize(("byte", "said"), [(b"\xe9", "not UTF-8; if"), (b"\0", "a NUL byte")])
+def test_a_text_over_lines_of_which_one_cannot_be_read_names_that_line(byte: bytes, said: str) -> None:
+    path = save("x.csv", b'sentence1,sentence2\nd,e\n"a\ncaf' + byte + b'\nb",c\n')
+    with pytest.raises(
+        DataError, match=rf"x\.csv:3: a quote is open up to line 4, which cannot.*{said}"
+    ) as told:
+        read_pairs(path, scores="ignored")
+    assert "twice" not in str(told.value)
+
+
 def test_rows_that_stray_quotes_may_have_joined_are_told(caplog: pytest.LogCaptureFixture) -> None:
     joined = b'7,"tall\n8,fine\n9,nail of 6"\n'
     fine = b'1,"one\ntwo, three"\n2,"one\ntwo"\n'

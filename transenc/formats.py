@@ -157,9 +157,10 @@ def _whole(
     read: list[Line] = []
     for number, more in lines:
         read.append((number, more))
+        if isinstance(more, BadRow):
+            fault = BadRow(f"a quote is open up to line {number}, which cannot be read: {more}", more.kind)
+            break
         try:
-            if isinstance(more, BadRow):
-                raise more
             parts, still = _split_on(more)
         except BadRow:
             break
