@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import fields
 from math import log
 
@@ -514,6 +515,52 @@ def test_approximate_search_of_all_cells_is_exact(n, probes):
     np.testing.assert_array_equal(approximately_nearest(vectors, 3, probes=probes), nearest(vectors, 3))
 
 
+def test_cells_that_hold_fewer_than_are_asked_for_give_what_they_hold(monkeypatch):
+    faiss = pytest.importorskip("faiss")
+    cells = []
+
+    class Index(faiss.IndexFlatIP):
+        """Of the cells' centres, which outlives the search."""
+
+        def __init__(self, dim):
+            super().__init__(dim)
+            cells.append(self)
+
+    monkeypatch.setattr(faiss, "IndexFlatIP", Index)
+    vectors = clustered(1500)
+    left, right = approximately_nearest(vectors, 40, probes=1)  # of cells that hold 39 on average
+    centres = cells[0].reconstruct_n(0, cells[0].ntotal)
+    np.testing.assert_allclose(np.linalg.norm(centres, axis=1), 1, atol=1e-5)
+    cell = (vectors @ centres.T).argmax(axis=1)
+    assert (cell[left] == cell[right]).all() and (left != right).all()
+    found = np.bincount(left, minlength=1500)
+    np.testing.assert_array_equal(found, np.minimum(np.bincount(cell)[cell] - 1, 40))
+    assert found.min() < 30 and found.max() == 40
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_approximate_search_uses_the_cores_it_may_and_leaves_faiss_its_own(monkeypatch, fails):
+    faiss = pytest.importorskip("faiss")
+    used, before = [], faiss.omp_get_max_threads()
+
+    class Index(faiss.IndexIVFFlat):
+        def train(self, vectors):
+            used.append(faiss.omp_get_max_threads())
+            if fails:
+                raise MemoryError
+            super().train(vectors)
+
+    monkeypatch.setattr(faiss, "IndexIVFFlat", Index)
+    monkeypatch.setattr("transenc.samplers.approximate.threads", lambda: 2)
+    try:
+        faiss.omp_set_num_threads(3)
+        with pytest.raises(MemoryError) if fails else nullcontext():
+            approximately_nearest(clustered(1500), 3, probes=2)
+        assert (used, faiss.omp_get_max_threads()) == ([2], 3)
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
 def test_approximate_search_names_the_package_it_lacks(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MachineError, match="pip install faiss-cpu"):
@@ -562,6 +609,7 @@ for sentences, k in (
 
 COUNT_READ = """
 from collections import Counter
+from contextlib import nullcontext
 from transenc.samplers import maxscore
 did = Counter()
 
