@@ -25,6 +25,7 @@ from transenc.models.device import Compute
 from transenc.pairs import Pairs, join, shared
 from transenc.record import record
 from transenc.stages.agree import judge
+from transenc.stages.select import choose_by
 from transenc.stages.trials import try_seeds
 from transenc.stages.views import dropout
 from transenc.store import Checkpoints, Store
@@ -42,6 +43,27 @@ def turned(pairs: Pairs) -> Pairs:
 
 def facts(root: Path, name: str, kind: str) -> dict[str, Any]:
     return dict(json.loads((root / name / f"{kind}.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("by", "cycles"),
+    [("dev", {"bi/a": 1, "bi/b": 0, "cross/a": 1}), ("last", {"bi/a": 3, "bi/b": 1, "cross/a": 2})],
+)
+def test_the_first_of_the_best_on_development_data_is_chosen_or_the_last_model(
+    by: str, cycles: dict[str, int]
+) -> None:
+    scores = {"bi/a": [0.5, 0.7, 0.7, 0.6], "bi/b": [0.9, 0.8], "cross/a": [None, 0.75, 0.75]}
+    models = {
+        f"{key}-{cycle}": {"family": key.split("/")[0], "student": key[-1], "cycle": cycle, "dev": dev}
+        for cycle in range(4)
+        for key, values in scores.items()
+        for dev in values[cycle : cycle + 1]
+        if dev is not None  # a cross-encoder has no start
+    }
+    assert choose_by(models, by) == {
+        key: {"model": f"{key}-{cycle}", "cycle": cycle, "dev": scores[key][cycle]}
+        for key, cycle in cycles.items()
+    }
 
 
 @pytest.mark.parametrize(
