@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transenc.models.first_token import last_layer_at
-from transenc.models.unpadded import Attention, states
+from transenc.models.unpadded import Attention, _positions, states
 
 Batch = dict[str, Tensor]
 Make = Callable[[str], Any]
@@ -87,6 +88,23 @@ def test_groups_in_one_row_have_the_states_of_each_alone(
             torch.testing.assert_close(given[real], wanted[real], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("arch", "pad", "wanted"),
+    [
+        ("bert", 0, [[0, 1, 2, 3], [0, 1, 2, 3]]),
+        ("roberta", 0, [[1, 2, 3, 4], [1, 2, 3, 4]]),
+        ("roberta", 1, [[2, 1, 3, 1], [2, 3, 1, 4]]),
+        ("xlm-roberta", None, [[2, 1, 3, 1], [2, 3, 1, 4]]),
+    ],
+)
+def test_positions_are_those_that_the_architecture_counts(
+    arch: str, pad: int | None, wanted: list[list[int]]
+) -> None:
+    ids = torch.tensor([[7, 1, 8, 1], [5, 6, 1, 9]])  # 1 also stands inside a text
+    config = SimpleNamespace(model_type=arch, pad_token_id=pad)
+    assert _positions(ids, config).tolist() == wanted
+
+
 def test_what_is_added_to_attention_takes_the_precision_of_autocast(make: Make) -> None:
     body, groups = make("sdpa"), GROUPS["biased"]
     with torch.no_grad():
@@ -113,6 +131,9 @@ def test_attention_over_a_row_has_the_options_it_is_given(options: dict[str, Any
         cuts = [(0, 3), (3, 6), (6, 11)]
         each = [F.scaled_dot_product_attention(*(t[:, :, a:b] for t in row), **options) for a, b in cuts]
     torch.testing.assert_close(found, torch.cat(each, 2), atol=1e-6, rtol=1e-5)
+    if gradients:
+        found, wanted = (torch.autograd.grad(f.square().sum(), row) for f in (found, torch.cat(each, 2)))
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("masked", [False, True])
