@@ -40,7 +40,7 @@ def _write(text: str) -> None:
 def out_json(value: Any) -> None:
     """Print one JSON object on one line."""
     # Where stdout takes not every character, they are escaped as JSON does, so that it parses.
-    whole = (sys.stdout.encoding or "utf-8").lower() == "utf-8"
+    whole = (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")
     out(json.dumps(value, ensure_ascii=not whole, allow_nan=False))
 
 
