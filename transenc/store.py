@@ -284,9 +284,9 @@ class Store:
 
     def _prune(self) -> None:
         """Remove the folders of temporary files and of checkpoints that are empty, the inner ones first."""
-        checkpoints = self.root / "checkpoints"
-        inner = sorted((p for p in checkpoints.rglob("*") if p.is_dir()), reverse=True)
-        for folder in (*inner, checkpoints, self.root / "tmp"):
+        # os.walk passes over what cannot be listed, so that a lock is released whatever the disk does.
+        inner = [Path(folder) for folder, _, _ in os.walk(self.root / "checkpoints", topdown=False)]
+        for folder in (*inner, self.root / "tmp"):
             with suppress(OSError):  # not there, or not empty
                 folder.rmdir()
 

@@ -100,6 +100,10 @@ class Transformer:
         found: nn.Embedding = module.get_input_embeddings()
         return found
 
+    def cut(self, max_length: int | None) -> int:
+        """Return the length that training cuts texts to: `max_length`, or what the model reads if that is less."""
+        return self.max_length if max_length is None else min(max_length, self.max_length)
+
     def tokens(
         self, texts: Sequence[str] | Sequence[tuple[str, str]], max_length: int | None = None
     ) -> Tokens:
@@ -107,7 +111,7 @@ class Transformer:
 
         max_length: what training cuts them to, where that is less than what the model reads.
         """
-        length = self.max_length if max_length is None else min(max_length, self.max_length)
+        length = self.cut(max_length)
         backend = self.tokenizer.backend_tokenizer
         special = backend.num_special_tokens_to_add(len(texts) > 0 and not isinstance(texts[0], str))
         if length <= special:  # tokenizers would leave nothing of a text, or not cut it at all

@@ -39,13 +39,13 @@ def check_lengths(context: Context, used: Sequence[str]) -> None:
 
 
 def warn_of_cut(
-    tokens: Tokens, transformer: Transformer, stage: str, group: str, max_length: int | None = None
+    tokens: Tokens, transformer: Transformer, stage: str, group: str, max_length: int | None
 ) -> None:
     """Warn when many texts fill all the tokens that a model is trained on: what follows in them is not learnt.
 
     group, max_length: the settings of the training, and what they cut texts to where the model reads more.
     """
-    limit = min(transformer.max_length, max_length or transformer.max_length)
+    limit = transformer.cut(max_length)
     share = float((tokens.lengths >= limit).mean())
     if share > MOST_CUT:
         most = position_limit(transformer.module.config)
